@@ -1,0 +1,90 @@
+"""What tests share: waiting for a condition, and seeing what a run left behind.
+
+Isolation comes first: `isolate` gives the session its own temp directory and marks its
+environment, so that "left behind" means left by *this* session, whatever else the machine runs.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+
+__all__ = ["MARK", "descendants", "eventually", "isolate", "leftovers"]
+
+MARK = "DFLOW_TEST_SESSION"
+_SHM = Path("/dev/shm")
+
+
+def eventually(
+    condition: Callable[[], object], *, within_s: float = 5.0, what: str = "the condition"
+) -> None:
+    """Return as soon as ``condition()`` is true; AssertionError when ``within_s`` passed."""
+    deadline = time.monotonic() + within_s
+    pause = threading.Event()
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"expected {what} within {within_s} s, and it did not come true")
+        pause.wait(0.005)
+
+
+def isolate() -> Path:
+    """Give this session a temp directory of its own and mark its environment; return it.
+
+    The name is short because a unix socket's path may have only about 100 bytes.
+    """
+    session = Path(tempfile.mkdtemp(prefix="dt-"))
+    os.environ["TMPDIR"] = str(session)
+    os.environ[MARK] = uuid4().hex
+    tempfile.tempdir = None
+    return session
+
+
+def descendants() -> dict[int, str]:
+    """Return pid -> command of every living process this session started, orphans included.
+
+    An orphan is known by the mark in its environment, which exec and fork both hand on.
+    """
+    me = os.getpid()
+    mark = os.environ.get(MARK, "")
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            ours = process.environ().get(MARK) == mark if mark else process.ppid() == me
+            if ours and process.pid != me and process.status() != psutil.STATUS_ZOMBIE:
+                found[process.pid] = " ".join(process.cmdline())[:120]
+        except psutil.Error:
+            continue
+    return found
+
+
+def leftovers() -> dict[str, set[str]]:
+    """Return what exists now and should not outlive a test: by kind, a set of names."""
+    session = Path(tempfile.gettempdir())
+    names = {entry.name for entry in session.iterdir() if not entry.name.startswith("pytest-of-")}
+    shm = {entry.name for entry in _SHM.iterdir()} if _SHM.is_dir() else set()
+    return {
+        "process": {f"{pid}: {command}" for pid, command in descendants().items()},
+        "zombie": _zombies(),
+        "temp entry": names,
+        "shared memory": {name for name in shm if name.startswith(("dflow", "psm_", "sem.mp-"))},
+        "thread": {t.name for t in threading.enumerate() if t.name.startswith("dflow")},
+    }
+
+
+def _zombies() -> set[str]:
+    """Children that ended and were never waited for."""
+    found = set()
+    for child in psutil.Process().children():
+        try:
+            if child.status() == psutil.STATUS_ZOMBIE:
+                found.add(str(child.pid))
+        except psutil.Error:
+            continue
+    return found
