@@ -1,0 +1,234 @@
+"""Values to bytes and back, exactly: what is emitted is what arrives, type and value.
+
+The fast path is one call into msgpack's C packer or unpacker. Everything else is kept off
+it: values beyond msgpack's types are marked arrays (`dflow.wire.values`), taken apart by the
+packer's ``default`` hook and put together by hooks that are only installed when the received
+bytes contain a mark. The packer writes a bytearray as if it were bytes; the packed bytes
+tell whether there can be one, and only then is the value searched for it. Failures are
+packed once more by `dflow.wire.careful`, which knows where in the value it is.
+
+No pickle: decoding can make the values of `dflow.wire.values` and instances of classes named
+beforehand, nothing else, and no more of them than the input has bytes for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import msgpack
+
+from dflow.errors import DecodeError, EncodeError
+from dflow.wire.arrays import numpy_writer, read_array, read_scalar
+from dflow.wire.careful import CarefulPacker, describe_unsendable
+from dflow.wire.types import ClassCodec, class_codec, registered
+from dflow.wire.values import (
+    ARRAY,
+    CLASS,
+    LEAVES,
+    MARK_BYTE,
+    MARK_DATA,
+    READERS,
+    SCALAR,
+    TUPLE,
+    WRITERS,
+)
+
+__all__ = ["Codec"]
+
+_BIN8, _BIN16, _BIN32 = 0xC4, 0xC5, 0xC6
+_BIN16_BYTES = 3 + 256  # the shortest message with a bin 16 in it
+_COPY_BYTES = 1 << 20
+# The unpacker allocates an array before it has read its elements. Arrays inside arrays that
+# claim more than there is could allocate 8 * length * depth (1024) bytes: above this length
+# the message is checked for completeness first.
+_TRUSTED_ARRAY = 4096
+
+
+class Codec:
+    """Encode and decode messages of one thread (packer and hooks hold state: do not share).
+
+    ``types`` are the classes, besides those given to `register_type`, whose instances may
+    travel. ``encode(value)`` returns bytes and raises `EncodeError` with the path to what
+    cannot travel; a codec stays usable after any error.
+    """
+
+    encode: Callable[[Any], bytes]
+
+    def __init__(self, types: Iterable[type] = ()) -> None:
+        self._writers = dict(WRITERS)
+        self._classes: dict[str, ClassCodec] = {}
+        self._codecs: dict[type, ClassCodec] = {}
+        for cls in types:
+            self._add(class_codec(cls))
+        default = self._make_default()
+        self._careful = CarefulPacker(default, self._codecs)
+        packer = msgpack.Packer(strict_types=True, default=default)
+        self.encode = _make_encode(packer.pack, self._careful, default)
+        self._unpack, self._unpack_marked = self._make_unpackers()
+
+    def decode(self, payload: bytes | memoryview) -> Any:
+        """Return the value in ``payload``; raises `DecodeError` for anything malformed."""
+        data = payload if type(payload) is bytes else bytes(payload)
+        try:
+            if MARK_BYTE in data:
+                return self._unpack_marked(data)
+            return self._unpack(data)
+        except Exception as error:  # noqa: BLE001  # judged there
+            return self._decode_again(data, error)
+
+    def decode_batch(self, body: bytes | memoryview, count: int) -> list[Any]:
+        """Return the ``count`` values in a BATCH body; raises `DecodeError`."""
+        # Copying is faster than searching a memoryview, up to a point.
+        data: Any = bytes(body) if len(body) < _COPY_BYTES else body
+        try:
+            if type(data) is memoryview or MARK_BYTE in data:
+                values = self._unpack_marked(data)
+            else:
+                values = self._unpack(data)
+        except Exception as error:  # noqa: BLE001  # judged there
+            values = self._decode_again(data, error)
+        if type(values) is not list or len(values) != count:
+            raise DecodeError(f"batch: expected an array of {count} payloads, got another")
+        return values
+
+    def _add(self, codec: ClassCodec) -> None:
+        self._classes[codec.name] = self._codecs[codec.cls] = codec
+        name, parts = codec.name, codec.parts
+        self._writers[codec.cls] = lambda value: [CLASS, name, *parts(value)]
+
+    def _writer(self, kind: type) -> Callable[[Any], list[Any]]:
+        """Find how to write a type met for the first time."""
+        codec = registered(kind)
+        if codec is not None:
+            self._add(codec)
+            return self._writers[kind]
+        writer = numpy_writer(kind)
+        if writer is None:
+            raise EncodeError(describe_unsendable(kind))
+        self._writers[kind] = writer
+        return writer
+
+    def _make_default(self) -> Callable[[Any], list[Any]]:
+        writers, find = self._writers, self._writer
+
+        def default(value: Any) -> list[Any]:
+            kind = type(value)
+            if kind is tuple:
+                return [TUPLE, *value]
+            return (writers.get(kind) or find(kind))(value)
+
+        return default
+
+    def _read_class(self, parts: list[Any]) -> Any:
+        name = parts.pop(0)
+        codec = self._classes.get(name)
+        if codec is None:
+            codec = registered(name) if type(name) is str else None
+            if codec is None:
+                raise DecodeError(
+                    f"expected an instance of a registered class, got {name!r:.200}; name the "
+                    "class in a port's annotation or decorate it with @dflow.register_type"
+                )
+            self._add(codec)
+        return codec.build(parts)
+
+    def _make_unpackers(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        readers = {**READERS, CLASS.code: self._read_class, ARRAY.code: read_array,
+                   SCALAR.code: read_scalar}
+        marks = {code: _Mark(reader) for code, reader in readers.items()}
+        open_marks = 0
+
+        def ext_hook(code: int, data: bytes) -> _Mark:
+            nonlocal open_marks
+            open_marks += 1
+            if data == MARK_DATA and code in marks:
+                return marks[code]
+            raise DecodeError(f"expected a known extension, got code {code}")
+
+        def list_hook(values: list[Any]) -> Any:
+            if values and type(values[0]) is _Mark:
+                nonlocal open_marks
+                open_marks -= 1
+                mark = values[0]
+                del values[0]
+                return mark.read(values)
+            return values
+
+        unpack = partial(msgpack.unpackb, strict_map_key=False, unicode_errors="surrogatepass",
+                         max_array_len=_TRUSTED_ARRAY)
+
+        def unpack_marked(data: Any, unpack: Callable[..., Any] = unpack, **limits: int) -> Any:
+            nonlocal open_marks
+            open_marks = 0
+            value = unpack(data, ext_hook=ext_hook, list_hook=list_hook, **limits)
+            if open_marks:
+                raise DecodeError("expected marks only at the start of arrays")
+            return value
+
+        return partial(unpack, ext_hook=ext_hook), unpack_marked
+
+    def _decode_again(self, data: Any, error: Exception) -> Any:
+        """Decode what the first try refused for a long array; raise `DecodeError` if it can't."""
+        try:
+            if "max_array_len" not in str(error):
+                raise error
+            checker = msgpack.Unpacker(max_buffer_size=len(data))
+            checker.feed(data)
+            checker.skip()  # raises unless every array has its elements
+            return self._unpack_marked(data, max_array_len=len(data))
+        except DecodeError:
+            raise
+        except Exception as why:  # noqa: BLE001  # unpacker and constructors raise many types
+            raise DecodeError(
+                f"expected a valid message, got malformed bytes ({type(why).__name__})"
+            ) from None
+
+
+class _Mark:
+    """What the unpacker puts where a mark was, until its array is complete."""
+
+    __slots__ = ("read",)
+
+    def __init__(self, read: Callable[[list[Any]], Any]) -> None:
+        self.read = read
+
+
+def _make_encode(
+    pack: Callable[[Any], bytes], careful: CarefulPacker, write: Callable[[Any], list[Any]]
+) -> Callable[[Any], bytes]:
+    def encode(value: Any) -> bytes:
+        try:
+            data = pack(value)
+        except Exception:  # noqa: BLE001  # raised again there, with the place
+            return careful.pack(value)
+        if (
+            _BIN8 in data
+            or (len(data) >= _BIN16_BYTES and (_BIN16 in data or _BIN32 in data))
+        ) and type(value) is not bytes and _holds_bytearray(value, write):
+            return careful.pack(value)
+        return data
+
+    return encode
+
+
+def _holds_bytearray(value: Any, write: Callable[[Any], list[Any]]) -> bool:
+    """Return whether a value that was packed has a bytearray in it; without recursion."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        kind = type(value)
+        if kind is bytearray:
+            return True
+        if kind in LEAVES:
+            continue
+        if kind is dict:
+            if not LEAVES.issuperset(map(type, value)):
+                waiting += value
+            parts = value.values()
+        else:
+            parts = value if kind is list else write(value)[1:]
+        if not LEAVES.issuperset(map(type, parts)):
+            waiting += parts
+    return False
