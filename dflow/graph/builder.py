@@ -1,0 +1,190 @@
+"""`Graph`: what a user builds, validates and runs."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from dflow.errors import GraphError, did_you_mean
+from dflow.graph.chain import Chainable, Connection
+from dflow.graph.composition import Composition
+from dflow.graph.node import Node
+from dflow.graph.plan import Plan
+from dflow.graph.planning import build_plan
+from dflow.graph.ports import BoundInput, BoundOutput, BoundPort
+from dflow.graph.types import classes_in
+from dflow.graph.validate import Problem, Shippable, find_problems, why_not_shippable
+
+if TYPE_CHECKING:
+    from dflow.graph.subgraph import Subgraph
+    from dflow.report import RunReport
+    from dflow.runtime import Run
+
+__all__ = ["Graph"]
+
+Endpoint = Node | BoundPort | str
+
+
+class Graph(Composition):
+    """Nodes and the edges between them.
+
+    ``Graph("squares", numbers(10) >> square() >> show())``, or `add` and `connect` step by
+    step. Two edges into one input merge; one output to several inputs copies.
+    """
+
+    def __init__(self, name: str, *parts: Any) -> None:
+        super().__init__(name)
+        self._unnamed = False
+        self.add(*parts)
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        """Every node by its name, in the order they were added."""
+        found: dict[str, Node] = {}
+        for named in self._name_all():
+            if isinstance(named.part, Node):
+                found.setdefault(named.name, named.part)
+        return found
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """Every edge to be, in the order they were connected: `EdgePlan.index` counts these."""
+        return tuple(self._connections())
+
+    def __repr__(self) -> str:
+        return f"<graph {self.name}: {len(self.nodes)} nodes, {len(self.connections)} edges>"
+
+    # --- looking things up ----------------------------------------------------------------
+
+    def find(self, target: Endpoint) -> Node:
+        """Return the node meant by a node, a port or a name; raises `GraphError`."""
+        nodes = self.nodes
+        if isinstance(target, str):
+            name = target if target in nodes else target.rpartition(".")[0] or target
+            if name not in nodes:
+                raise GraphError(
+                    f"graph {self.name!r}: no node {name!r}{did_you_mean(name, nodes)}"
+                    f" (its nodes are {', '.join(nodes)})"
+                )
+            return nodes[name]
+        node = target.node if isinstance(target, BoundPort) else target
+        if not isinstance(node, Node):
+            raise GraphError(
+                f"graph {self.name!r}: expected a node, a port or a name, got {target!r}"
+            )
+        if not any(node is own for own in nodes.values()):
+            raise GraphError(f"graph {self.name!r}: {node.name!r} is not in it; add or connect it")
+        return node
+
+    def find_input(self, target: Endpoint | Chainable) -> BoundInput:
+        """Return the input meant by a port, ``"node.port"``, or a node with only one."""
+        return self._endpoint(target).as_input()
+
+    def find_output(self, target: Endpoint | Chainable) -> BoundOutput:
+        """Return the output meant by a port, ``"node.port"``, or a node with only one."""
+        return self._endpoint(target).as_output()
+
+    def _endpoint(self, target: Any) -> Chainable:
+        if isinstance(target, Composition) and isinstance(target, Chainable):
+            return target
+        node = self.find(target)
+        if isinstance(target, BoundPort):
+            return target
+        if isinstance(target, str) and target not in self.nodes:
+            return node.port(target.rpartition(".")[2])
+        return node
+
+    # --- checking and planning ------------------------------------------------------------
+
+    def problems(
+        self,
+        results: Sequence[Endpoint] = (),
+        *,
+        shippable: Shippable = why_not_shippable,
+    ) -> tuple[Problem, ...]:
+        """Return everything that keeps the graph from running, or an empty tuple.
+
+        ``results`` are outputs the launching process is going to read. ``shippable`` returns
+        why an object cannot be sent to a worker, or ``None``.
+        """
+        read = [self.find_output(target) for target in results]
+        return find_problems(tuple(self._name_all()), self.connections, read, shippable)
+
+    def validate(self, results: Sequence[Endpoint] = ()) -> None:
+        """Raise one `GraphError` that lists every problem; ``.problems`` holds them."""
+        problems = self.problems(results)
+        if not problems:
+            return
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        listed = "".join(f"\n  {number}. {p}" for number, p in enumerate(problems, 1))
+        raise GraphError(f"graph {self.name!r} has {count}:{listed}", problems)
+
+    def plan(self, results: Sequence[Endpoint] = ()) -> Plan:
+        """Return the plan; raises `GraphError` as `validate` does. Equal graphs, equal plans."""
+        self.validate(results)
+        read = dict.fromkeys(self.find_output(target) for target in results)
+        return build_plan(self.name, self.nodes, self.connections, list(read))
+
+    def types(self) -> frozenset[type]:
+        """Return the dataclasses, Enums and NamedTuples that the ports' types name."""
+        nodes = self.nodes.values()
+        ports = [p for node in nodes for p in (*node.inputs.values(), *node.outputs.values())]
+        return classes_in(port.type for port in ports)
+
+    def edge_key(self, edge_index: int) -> Callable[[Any], Any] | None:
+        """Return the function from a message to its routing key, if the edge has one."""
+        connections = self.connections
+        if edge_index >= len(connections):  # a results edge
+            return None
+        link = connections[edge_index]
+        key = link.options.key
+        return _field_getter(str(link), key) if isinstance(key, str) else key
+
+    # --- running --------------------------------------------------------------------------
+
+    def run(self, **options: Any) -> RunReport:
+        """Run until drained and return the report; options as for `dflow.runtime.run`."""
+        from dflow import runtime
+
+        return runtime.run(self, **options)
+
+    def start(self, **options: Any) -> Run:
+        """Start and return a handle to the run; options as for `dflow.runtime.start`."""
+        from dflow import runtime
+
+        return runtime.start(self, **options)
+
+    def _claim(self, part: Node | Subgraph) -> None:
+        self._unnamed = True
+
+    def _changed(self) -> None:
+        """Give new nodes their names, so that ``node.name`` is right from now on."""
+        if self._unnamed:
+            deque(self._name_all(), maxlen=0)
+        self._unnamed = False
+
+
+def _field_getter(edge: str, name: str) -> Callable[[Any], Any]:
+    """Return a function that reads field ``name`` of a mapping or an object."""
+
+    def get(value: Any) -> Any:
+        try:
+            return value[name] if isinstance(value, Mapping) else getattr(value, name)
+        except (KeyError, AttributeError):
+            raise KeyError(_no_field(edge, name, value)) from None
+
+    return get
+
+
+def _no_field(edge: str, name: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        known = [key for key in value if isinstance(key, str)]
+    else:
+        named = [f.name for f in fields(value)] if is_dataclass(value) else []
+        known = named or [key for key in getattr(value, "__dict__", {}) if key[:1] != "_"]
+    return (
+        f"edge {edge}: expected a message with the field {name!r} for key=, got"
+        f" {type(value).__name__} without it{did_you_mean(name, known)}"
+    )

@@ -1,0 +1,88 @@
+"""Can every worker get the user's code? By import path if it has one, else by value.
+
+Only what cannot be imported is tried, so a graph of module-level functions with plain
+configuration costs nothing here, and cloudpickle is not even imported.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from dflow.graph.chain import Connection
+from dflow.graph.function import FunctionNode, imported
+from dflow.graph.node import Node
+from dflow.graph.problem import Problem
+
+__all__ = ["Shippable", "shipping_problems", "why_not_shippable"]
+
+Shippable = Callable[[object], str | None]
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+
+
+def why_not_shippable(part: object) -> str | None:
+    """Return why ``part`` cannot be sent to a worker, or ``None`` if it can."""
+    import cloudpickle
+
+    try:
+        cloudpickle.dumps(part)
+    except Exception as error:  # noqa: BLE001 - a user's __reduce__ may raise anything
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def shipping_problems(
+    nodes: Mapping[str, Node], connections: Sequence[Connection], shippable: Shippable
+) -> Iterator[Problem]:
+    """Yield a problem for each callable or argument that no worker could get."""
+    for name, node in nodes.items():
+        code: Any = node.factory if isinstance(node, FunctionNode) else type(node)
+        if not is_importable(code) and (reason := shippable(code)):
+            yield Problem(
+                name,
+                f"its code can neither be imported nor sent to a worker ({reason})",
+                "define it at the top level of a module, and create what it uses in the worker",
+            )
+        for argument, value in _arguments(node):
+            if not _is_plain(value) and not is_importable(value) and (reason := shippable(value)):
+                yield Problem(
+                    f"{name}({argument})",
+                    f"expected configuration that can be sent to a worker, got"
+                    f" {type(value).__name__} ({reason})",
+                    "pass a path, address or setting, and open it in the worker",
+                )
+    for link in connections:
+        key = link.options.key
+        if callable(key) and not is_importable(key) and (reason := shippable(key)):
+            yield Problem(
+                str(link), f"key= cannot be sent to a worker ({reason})", "use a function"
+            )
+
+
+def is_importable(part: Any) -> bool:
+    """Return whether a worker finds ``part`` by module and name, a script's own included."""
+    module, path = getattr(part, "__module__", None), getattr(part, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(path, str):
+        return False
+    if module == "__main__" and not _has_file(module):
+        return False
+    return imported(module, path) is part
+
+
+def _has_file(module: str) -> bool:
+    return bool(getattr(sys.modules.get(module), "__file__", None))
+
+
+def _arguments(node: Node) -> Iterator[tuple[str, Any]]:
+    args, kwargs = node.config if isinstance(node, FunctionNode) else node._recipe
+    yield from ((f"argument {number}", value) for number, value in enumerate(args, 1))
+    yield from kwargs.items()
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple, set, frozenset)) and len(value) < 1000:
+        return all(map(_is_plain, value))
+    if type(value) is dict and len(value) < 1000:
+        return all(_is_plain(part) for item in value.items() for part in item)
+    return type(value) in _PLAIN

@@ -1,0 +1,147 @@
+"""Everything that keeps a graph from running, found at once.
+
+Each check yields problems and looks at one thing; none stops at its first find, and none
+raises, so a graph with five mistakes is mended in one round.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from dflow.graph.chain import Connection
+from dflow.graph.composition import NAME, Named
+from dflow.graph.handlers import node_problems
+from dflow.graph.node import Node
+from dflow.graph.ports import BoundInput, BoundOutput
+from dflow.graph.problem import Problem
+from dflow.graph.shipping import Shippable, shipping_problems, why_not_shippable
+from dflow.graph.types import compatible, type_name
+from dflow.message import EXTERNAL
+
+__all__ = ["Problem", "Shippable", "find_problems", "why_not_shippable"]
+
+
+def find_problems(
+    parts: Sequence[Named],
+    connections: Sequence[Connection],
+    results: Sequence[BoundOutput],
+    shippable: Shippable,
+) -> tuple[Problem, ...]:
+    """Return every problem, in the order of the parts and edges they are about."""
+    nodes = {named.name: named.part for named in parts if isinstance(named.part, Node)}
+    found = [*_empty(nodes), *_names(parts)]
+    for name, node in nodes.items():
+        found += node_problems(name, node)
+    found += _unconnected(nodes, connections, results)
+    found += _repeated(connections)
+    found += _types(connections)
+    found += _cycles(nodes, connections)
+    found += shipping_problems(nodes, connections, shippable)
+    return tuple(found)
+
+
+def _empty(nodes: Mapping[str, Node]) -> Iterator[Problem]:
+    if not nodes:
+        yield Problem(
+            "graph", "expected at least one node, got none", "add nodes: graph.add(a >> b)"
+        )
+
+
+def _names(parts: Sequence[Named]) -> Iterator[Problem]:
+    for named in parts:
+        what = "node" if isinstance(named.part, Node) else "subgraph"
+        advice = "give it another name: "
+        advice += ".options(name=...)" if what == "node" else "Subgraph(name, ...)"
+        own = named.name.rpartition("/")[2]
+        if named.twin:
+            yield Problem(named.name, f"two parts have this name, the second is a {what}", advice)
+        if named.name == EXTERNAL:
+            yield Problem(named.name, "the name stands for the launching process", advice)
+        elif not NAME.fullmatch(own):
+            yield Problem(
+                named.name,
+                f"expected a name of letters, digits, - and _, not beginning with a digit or -,"
+                f" got {own!r}",
+                advice,
+            )
+
+
+def _unconnected(
+    nodes: Mapping[str, Node],
+    connections: Sequence[Connection],
+    results: Sequence[BoundOutput],
+) -> Iterator[Problem]:
+    fed = {link.receiver for link in connections}
+    read = {link.sender for link in connections} | set(results)
+    for name, node in nodes.items():
+        for port, declared in node.inputs.items():
+            if declared.required and BoundInput(node, port) not in fed:
+                yield Problem(
+                    f"{name}.{port}",
+                    "nothing is connected to this required input",
+                    "connect an output to it"
+                    + ("" if "in" in node.inputs else ", or declare Input(..., required=False)"),
+                )
+        for port, output in node.outputs.items():
+            if output.required and BoundOutput(node, port) not in read:
+                yield Problem(
+                    f"{name}.{port}",
+                    "nothing reads this required output",
+                    "connect it to an input, or declare Output(..., required=False)",
+                )
+
+
+def _repeated(connections: Sequence[Connection]) -> Iterator[Problem]:
+    for edge, times in Counter(map(str, connections)).items():
+        if times > 1:
+            yield Problem(
+                edge, f"connected {times} times", "keep one of them: an edge carries every message"
+            )
+
+
+def _types(connections: Sequence[Connection]) -> Iterator[Problem]:
+    for link in connections:
+        produced, accepted = link.sender.type, link.receiver.type
+        if not compatible(produced, accepted):
+            yield Problem(
+                str(link),
+                f"expected {type_name(accepted)} at {link.receiver},"
+                f" got {type_name(produced)} from {link.sender}",
+                "change one of the annotations, or put a node between that converts",
+            )
+
+
+def _cycles(nodes: Mapping[str, Node], connections: Sequence[Connection]) -> Iterator[Problem]:
+    """Yield one problem for each set of nodes that reach each other."""
+    after: dict[str, list[str]] = {name: [] for name in nodes}
+    for link in connections:
+        after[link.sender.node.name].append(link.receiver.node.name)
+    reported: set[str] = set()
+    for name in nodes:
+        way = [] if name in reported else _way_back(name, after)
+        if way:
+            reported.update(way)
+            yield Problem(
+                " -> ".join(way),
+                "these nodes form a cycle, so none of them would ever end",
+                "remove one of the edges between them",
+            )
+
+
+def _way_back(start: str, after: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the shortest way from ``start`` to itself, or an empty list."""
+    came_from: dict[str, str] = {}
+    todo = [start]
+    for name in todo:
+        for receiver in after[name]:
+            if receiver == start:
+                way = [start, name]
+                while name != start:
+                    name = came_from[name]
+                    way.append(name)
+                return way[::-1]
+            if receiver not in came_from:
+                came_from[receiver] = name
+                todo.append(receiver)
+    return []
