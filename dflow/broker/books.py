@@ -1,0 +1,275 @@
+"""The books: what became of every message, from what each participant counted.
+
+Sender and receiver of a channel count independently, so the report can be checked against
+itself. Where one end died without a last word, what the other end knows stands in for it and
+the edge is marked inexact: of a dead sender only what arrived is known to have been sent, of
+a dead receiver only what it reported as ``done`` is known to have been delivered.
+
+An edge from the launching process exists only if something was sent on it. What reached its
+node after the node had ended is ``rejected``: the node refused it, nobody lost it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from dflow.errors import ProtocolError
+from dflow.graph.plan import Plan, WorkerId
+from dflow.options import DEFAULT_CAPACITY
+from dflow.report import EdgeReport, EdgeStatus, NodeReport, NodeStatus
+from dflow.stats import InChannelStats, OutChannelStats, WorkerStats
+
+__all__ = [
+    "edge_reports",
+    "edge_statuses",
+    "in_flight",
+    "node_reports",
+    "node_statuses",
+    "parse_stats",
+]
+
+_NO_OUT = OutChannelStats(-1, 0, 0, 0, 0)
+_NO_IN = InChannelStats(-1, 0, 0, 0)
+
+Counted = Mapping[WorkerId, WorkerStats]
+
+
+def parse_stats(raw: list[object], who: object) -> WorkerStats:
+    """Return the stats a participant sent.
+
+    Raises ProtocolError unless they are counters through and through: a peer's mistake must
+    not surface later, when the books are closed.
+    """
+    try:
+        stats = WorkerStats.from_wire(raw)
+        good = _are_counters(stats)
+    except (TypeError, ValueError, AttributeError):
+        stats, good = WorkerStats(), False
+    if not good:
+        raise ProtocolError(f"{who}: expected stats (whole numbers >= 0), got something else")
+    return stats
+
+
+def _are_counters(stats: WorkerStats) -> bool:
+    node = stats.node
+    numbers: list[object] = [node.handled, node.emitted, node.errors, node.ticks, node.busy_ns]
+    for counters in (stats.offered, stats.unsent, stats.peak):
+        numbers += [*counters, *counters.values()]
+    for out in stats.outs:
+        numbers += [out.channel, out.sent, out.sent_bytes, out.taken, out.done]
+    for into in stats.ins:
+        numbers += [into.channel, into.received, into.delivered, into.done, into.malformed]
+    return all(type(n) is int and n >= 0 for n in numbers) and all(
+        isinstance(name, str) and isinstance(value, (int, float))
+        for name, value in node.metrics.items()
+    )
+
+
+@dataclass(slots=True)
+class _Flow:
+    """One edge, summed over its channels."""
+
+    offered: int = 0
+    unsent: int = 0
+    wired: int = 0
+    bytes: int = 0
+    received: int = 0
+    delivered: int = 0
+    malformed: int = 0
+    peak: int = 0
+    exact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Channel:
+    """One channel, as its two ends tell it."""
+
+    edge: int
+    sender: WorkerId
+    receiver: WorkerId
+    out: OutChannelStats
+    into: InChannelStats
+
+
+def _channels(plan: Plan, counted: Counted) -> list[_Channel]:
+    outs = {o.channel: o for s in counted.values() for o in s.outs}
+    ins = {i.channel: i for s in counted.values() for i in s.ins}
+    return [
+        _Channel(
+            c.edge, c.sender, c.receiver, outs.get(c.number, _NO_OUT), ins.get(c.number, _NO_IN)
+        )
+        for c in (*plan.channels, *plan.external_channels)
+        if c.number in outs or c.number in ins
+    ]
+
+
+def _flows(plan: Plan, counted: Counted, lost: Collection[WorkerId]) -> dict[int, _Flow]:
+    flows: defaultdict[int, _Flow] = defaultdict(_Flow)
+    for stats in counted.values():
+        for edge, count in stats.offered.items():
+            flows[edge].offered += count
+        for edge, count in stats.unsent.items():
+            flows[edge].unsent += count
+        for edge, count in stats.peak.items():
+            flows[edge].peak = max(flows[edge].peak, count)
+    for channel in _channels(plan, counted):
+        _add_channel(flows[channel.edge], channel, lost)
+    for index, ends in _ends(plan).items():
+        if not ends.isdisjoint(lost) and index in flows:
+            flows[index].exact = False
+    for flow in flows.values():
+        if not flow.exact:
+            flow.offered = max(flow.offered, flow.unsent + flow.wired)
+    return flows
+
+
+def _add_channel(flow: _Flow, channel: _Channel, lost: Collection[WorkerId]) -> None:
+    out, into = channel.out, channel.into
+    wired, received, delivered = out.sent, into.received, into.delivered
+    if channel.receiver in lost:
+        delivered = max(delivered, out.done)
+        received = max(received, out.taken, delivered)
+    if channel.sender in lost:
+        wired = max(wired, received)
+    flow.wired += wired
+    flow.bytes += out.sent_bytes
+    flow.received += received
+    flow.delivered += delivered
+    flow.malformed += into.malformed
+
+
+def _ends(plan: Plan) -> dict[int, set[WorkerId]]:
+    ends: defaultdict[int, set[WorkerId]] = defaultdict(set)
+    for channel in (*plan.channels, *plan.external_channels):
+        ends[channel.edge] |= {channel.sender, channel.receiver}
+    return ends
+
+
+def edge_reports(
+    plan: Plan, counted: Counted, lost: Collection[WorkerId], *, complete: bool
+) -> tuple[EdgeReport, ...]:
+    """Return the books of every planned edge, then of the used edges from outside.
+
+    ``lost``: participants that died without a last word. ``complete``: the run drained, so
+    what an ended node did not take from outside was rejected rather than abandoned.
+    """
+    flows = _flows(plan, counted, lost)
+    reports = [_edge_report(edge.id, flows.get(edge.index, _Flow())) for edge in plan.edges]
+    for edge in plan.external_edges:
+        flow = flows.get(edge.index, _Flow())
+        if flow.offered or flow.wired or flow.received:
+            reports.append(_edge_report(edge.id, flow, reject=complete))
+    return tuple(reports)
+
+
+def _edge_report(edge_id: str, flow: _Flow, *, reject: bool = False) -> EdgeReport:
+    left = flow.unsent + flow.wired - flow.delivered
+    if not flow.exact:
+        left = flow.offered - flow.delivered
+    return EdgeReport(
+        edge_id,
+        sent=flow.offered,
+        delivered=flow.delivered,
+        rejected=left if reject else 0,
+        abandoned=0 if reject else left,
+        unsent=flow.unsent,
+        wired=flow.wired,
+        received=flow.received,
+        malformed=flow.malformed,
+        peak=flow.peak,
+        bytes=flow.bytes,
+        exact=flow.exact,
+    )
+
+
+def in_flight(plan: Plan, counted: Counted, worker: WorkerId) -> dict[str, int]:
+    """Return by edge id what was under way to or from ``worker`` when it died.
+
+    To it: what its senders sent and it had not reported done. From it: what it had told of,
+    and its receivers have not done. Edges with nothing under way are left out.
+    """
+    found: defaultdict[str, int] = defaultdict(int)
+    names = {edge.index: edge.id for edge in plan.edges}
+    names |= {edge.index: edge.id for edge in plan.external_edges}
+    for channel in _channels(plan, counted):
+        if channel.receiver == worker:
+            found[names[channel.edge]] += max(0, channel.out.sent - channel.out.done)
+        elif channel.sender == worker:
+            found[names[channel.edge]] += max(0, channel.out.sent - channel.into.done)
+    for edge, count in counted.get(worker, WorkerStats()).unsent.items():
+        if edge in names:
+            found[names[edge]] += count
+    return {edge: count for edge, count in found.items() if count}
+
+
+def node_reports(plan: Plan, counted: Counted) -> tuple[NodeReport, ...]:
+    """Return the work of every node of the graph, in topological order."""
+    return tuple(
+        _node_report(
+            node.name, node.kind, [counted.get(w, WorkerStats()) for w in _of(plan, node.name)]
+        )
+        for node in plan.nodes
+        if node.kind != "external"
+    )
+
+
+def _of(plan: Plan, node: str) -> list[WorkerId]:
+    return [WorkerId(node, replica) for replica in range(plan.by_name[node].replicas)]
+
+
+def _node_report(name: str, kind: str, replicas: Sequence[WorkerStats]) -> NodeReport:
+    metrics: defaultdict[str, float] = defaultdict(float)
+    for stats in replicas:
+        for metric, value in stats.node.metrics.items():
+            metrics[metric] += value
+    return NodeReport(
+        name,
+        kind,
+        len(replicas),
+        handled=sum(s.node.handled for s in replicas),
+        emitted=sum(s.node.emitted for s in replicas),
+        errors=sum(s.node.errors for s in replicas),
+        ticks=sum(s.node.ticks for s in replicas),
+        busy_s=sum(s.node.busy_ns for s in replicas) / 1e9,
+        metrics=dict(metrics),
+    )
+
+
+def node_statuses(
+    plan: Plan, counted: Counted, steps: Mapping[WorkerId, str]
+) -> tuple[NodeStatus, ...]:
+    """Return every node now; ``steps`` tells how far each worker has come."""
+    return tuple(
+        NodeStatus(
+            report.name,
+            report.kind,
+            report.replicas,
+            report.handled,
+            report.emitted,
+            report.errors,
+            tuple(steps[worker] for worker in _of(plan, report.name)),
+        )
+        for report in node_reports(plan, counted)
+    )
+
+
+def edge_statuses(plan: Plan, counted: Counted) -> tuple[EdgeStatus, ...]:
+    """Return every planned edge now, then the used edges from outside."""
+    flows = _flows(plan, counted, ())
+    width: defaultdict[int, int] = defaultdict(int)
+    for channel in (*plan.channels, *plan.external_channels):
+        width[channel.edge] += 1
+    rows = [(edge.index, edge.id, edge.capacity) for edge in plan.edges]
+    rows += [(e.index, e.id, DEFAULT_CAPACITY) for e in plan.external_edges if e.index in flows]
+    statuses = []
+    for index, edge_id, capacity in rows:
+        flow = flows.get(index, _Flow())
+        sent = max(flow.offered, flow.delivered)  # the two ends report at different times
+        statuses.append(
+            EdgeStatus(
+                edge_id, sent, flow.delivered, sent - flow.delivered, capacity * width[index]
+            )
+        )
+    return tuple(statuses)

@@ -1,0 +1,171 @@
+"""The coordinator's IO: its socket, the agent's pipe, signals and the clock, and nothing else.
+
+Everything that is decided is decided in `CoordinatorState`; this turns what arrives into
+events and carries instructions out, in order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from loguru import logger
+
+from dflow.broker.events import (
+    AbortRequested,
+    DrainRequested,
+    Event,
+    Finish,
+    Garbled,
+    Instruction,
+    KillWorker,
+    Received,
+    Relay,
+    Say,
+    Send,
+    Tick,
+    Unreachable,
+    WorkerExited,
+)
+from dflow.broker.lifecycle import Phase
+from dflow.broker.signals import SignalWatch
+from dflow.broker.state import CoordinatorState
+from dflow.errors import AgentDied, ProtocolError
+from dflow.launch.pipe import Pipe
+from dflow.launch.protocol import Exited, parse_event
+from dflow.report import RunReport, RunStatus
+from dflow.telemetry import logs
+from dflow.transport.control import ControlRouter
+from dflow.transport.endpoint import wait
+from dflow.wire import control
+
+__all__ = ["STATUS_S", "Loop"]
+
+STATUS_S = 0.25
+"""Between two calls of ``on_status``."""
+
+MOST_AT_ONCE = 1000
+"""Messages read before the clock and the agent get their turn."""
+
+LAST_WORDS_S = 0.01
+"""How long the messages of a dead worker may lag behind the news of its death."""
+
+
+class Loop:
+    """One run's IO. ``agent`` and ``signals`` are None where there are none.
+
+    ``first_signal`` is the signal that first asked for an end, if one did.
+    """
+
+    def __init__(
+        self,
+        state: CoordinatorState,
+        router: ControlRouter,
+        agent: Pipe | None = None,
+        signals: SignalWatch | None = None,
+        on_status: Callable[[RunStatus], None] | None = None,
+    ) -> None:
+        self._state = state
+        self._router = router
+        self._agent = agent
+        self._signals = signals
+        self._on_status = on_status
+        self._status_at = 0.0
+        self._events: deque[Event] = deque()
+        self._report: RunReport | None = None
+        self.first_signal: int | None = None
+
+    def run(self) -> RunReport:
+        """Return the report, when the run is over; raises `AgentDied` if the agent is gone."""
+        sources: list[Any] = [self._router.socket]
+        sources += [self._agent.fileno()] if self._agent is not None else []
+        sources += [self._signals.fileno()] if self._signals is not None else []
+        self._feed(Tick())
+        while self._report is None:
+            ready = wait(sources, self._patience_s())
+            self._read_router()
+            if self._agent is not None and self._agent.fileno() in ready:
+                self._read_agent(self._agent)
+            if self._signals is not None and self._signals.fileno() in ready:
+                self._read_signals(self._signals)
+            self._feed(Tick())
+            self._tell_status()
+        return self._report
+
+    def _patience_s(self) -> float | None:
+        due = self._state.next_timer()
+        if due is None:
+            return 0.0
+        if self._on_status is not None:
+            due = min(due, self._status_at)
+        return max(0.0, due - monotonic())
+
+    # --- in -----------------------------------------------------------------------------
+
+    def _read_router(self) -> None:
+        for _ in range(MOST_AT_ONCE):
+            arrived = self._router.receive()
+            if arrived is None:
+                return
+            key, frames = arrived
+            try:
+                if len(frames) != 1:
+                    raise ProtocolError(f"control message: expected 1 frame, got {len(frames)}")
+                event: Event = Received(key, control.decode(frames[0]))
+            except ProtocolError as error:
+                event = Garbled(key, str(error))
+            self._feed(event)
+
+    def _read_agent(self, agent: Pipe) -> None:
+        messages = agent.available()
+        if messages and self._state.phase is not Phase.LEAVING:
+            wait([self._router.socket], LAST_WORDS_S)
+            self._read_router()
+        for message in messages:
+            match parse_event(message):
+                case Exited(worker, pid, code, signal):
+                    self._feed(WorkerExited(worker, pid, code, signal))
+        if agent.closed_by_peer and self._report is None:
+            raise AgentDied("the agent died; the coordinator ends with it")
+
+    def _read_signals(self, signals: SignalWatch) -> None:
+        for number in signals.read():
+            if self.first_signal is None:
+                self.first_signal = number
+                logger.info("draining; interrupt again to end now")
+                self._feed(DrainRequested())
+            else:
+                self._feed(AbortRequested("interrupted twice"))
+
+    # --- out ----------------------------------------------------------------------------
+
+    def _feed(self, event: Event) -> None:
+        self._events.append(event)
+        while self._events:
+            for instruction in self._state.handle(self._events.popleft(), monotonic()):
+                self._carry_out(instruction)
+
+    def _carry_out(self, instruction: Instruction) -> None:
+        match instruction:
+            case Send(key, message):
+                if not self._router.send(key, control.encode(message)):
+                    self._events.append(Unreachable(key))
+            case KillWorker(worker):
+                if self._agent is not None:
+                    self._agent.send_message({"kill": [worker.node, worker.replica]})
+            case Relay(worker, record):
+                logs.emit_remote(record, str(worker))
+            case Say(level, text):
+                logger.log(level, "{}", text)
+            case Finish(report):
+                self._report = report
+
+    def _tell_status(self) -> None:
+        if self._on_status is None:
+            return
+        now = monotonic()
+        if now >= self._status_at or self._report is not None:
+            self._status_at = now + STATUS_S
+            self._on_status(self._state.status())

@@ -1,0 +1,87 @@
+"""Why a run ended otherwise than by finishing, in words a user can act on.
+
+The first cause is decided when it happens; its text is completed when the books are closed,
+because only then is it known what was under way.
+"""
+
+from __future__ import annotations
+
+import signal as signals
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from dflow.graph.plan import WorkerId
+from dflow.report import RunReport
+
+__all__ = ["USER_CODE", "Cause", "blame", "exit_code", "exit_text"]
+
+USER_CODE = frozenset({"on_start", "on_tick", "on_end", "on_stop", "handler", "source", "node"})
+"""`Failed.where` when it was the user's own code that raised."""
+
+_EXIT_CODES = {"finished": 0, "drained": 0, "drain_timeout": 4, "aborted": 4, "failed": 1}
+_START_FAILED = 3
+_MOST_NAMED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What ended the run; ``outcome`` and ``kind`` are as in `RunReport`.
+
+    ``worker`` died, or ``busy`` were not done when a deadline passed.
+    """
+
+    outcome: str
+    kind: str
+    text: str
+    worker: WorkerId | None = None
+    busy: tuple[str, ...] = ()
+
+
+def exit_text(code: int | None, signal: int | None) -> str:
+    """Return "exit code 3" or "killed by SIGKILL"."""
+    if signal is None:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signals.Signals(signal).name}"
+    except ValueError:
+        return f"killed by signal {signal}"
+
+
+def blame(report: RunReport, cause: Cause, flying: Mapping[str, int]) -> RunReport:
+    """Return ``report`` with its outcome and error set to ``cause``.
+
+    ``flying``: by edge, what was under way to and from ``cause.worker`` when it died.
+    """
+    parts = [cause.text]
+    if cause.worker is not None:
+        parts.append(f"in flight by edge: {_counts(flying)}" if flying else "nothing in flight")
+    if cause.outcome == "drain_timeout":
+        left = {edge.id: edge.abandoned for edge in report.edges if edge.abandoned}
+        parts.append(f"abandoned by edge: {_counts(left)}" if left else "nothing abandoned")
+    if cause.busy:
+        parts.append(f"still busy: {_some(cause.busy)}")
+    return replace(report, outcome=cause.outcome, error="; ".join(parts), error_kind=cause.kind)
+
+
+def _counts(by_edge: Mapping[str, int]) -> str:
+    return _some([f"{edge} {count:,}" for edge, count in by_edge.items()])
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_MOST_NAMED])
+    more = len(names) - _MOST_NAMED
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def exit_code(report: RunReport, signal: int | None = None) -> int:
+    """Return the process exit code for a run.
+
+    0 finished or drained, 1 failed, 3 never started, 4 cut short with messages abandoned, and
+    128 + ``signal`` when that signal asked for an end that was then reached in order or at
+    once (130 for Ctrl-C, 143 for SIGTERM).
+    """
+    if signal is not None and report.outcome in ("drained", "aborted"):
+        return 128 + signal
+    if report.error_kind == "start_failed":
+        return _START_FAILED
+    return _EXIT_CODES[report.outcome]

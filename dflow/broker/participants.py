@@ -1,0 +1,159 @@
+"""Who takes part in a run: one record each, and the decision who may join as whom.
+
+A participant is first known by the routing id its peer got from the ROUTER socket, once its
+Hello was admitted. The record keeps the story of its steps, so that an illegal message can be
+reported with how it came to that.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from dflow.broker.lifecycle import ENDED, PARTICIPANT, Move, Role, Step, advance
+from dflow.errors import ProtocolError
+from dflow.graph.plan import Plan, WorkerId
+from dflow.message import EXTERNAL
+from dflow.stats import WorkerStats
+from dflow.wire.control import Hello
+
+__all__ = ["Participant", "Participants"]
+
+_STORY_LENGTH = 16
+
+
+@dataclass(slots=True)
+class Participant:
+    """One worker or the handle.
+
+    ``must_drain``: the run is not drained before it is. ``fed``: planned edges end at it, so
+    it drains when they do; one that is not fed has to be told. ``final``: ``stats`` are its
+    last word. ``ran``: it was told to run, so it may have moved messages. ``killed``: we had it
+    killed, so its exit is no news.
+    """
+
+    worker: WorkerId
+    role: Role
+    level: int
+    must_drain: bool
+    fed: bool
+    step: Step = Step.ABSENT
+    key: bytes | None = None
+    pid: int = 0
+    host: str = ""
+    endpoints: Mapping[int, str] = field(default_factory=dict)
+    stats: WorkerStats = field(default_factory=WorkerStats)
+    final: bool = False
+    ran: bool = False
+    exited: bool = False
+    killed: bool = False
+    last_seen_s: float = 0.0
+    unreachable: bool = False
+    _story: deque[str] = field(default_factory=lambda: deque(maxlen=_STORY_LENGTH))
+
+    @property
+    def ended(self) -> bool:
+        """Whether it owes the run nothing but to leave."""
+        return self.step in ENDED
+
+    @property
+    def drained(self) -> bool:
+        """Whether its inputs are exhausted and all it emitted is on the wire."""
+        return self.step is Step.DRAINED
+
+    @property
+    def lost(self) -> bool:
+        """Whether it is gone without a last word on the messages it moved."""
+        return self.step is Step.GONE and self.ran and not self.final
+
+    def move(self, move: Move) -> None:
+        """Take one step; raises ProtocolError with its story, changing nothing, if illegal."""
+        try:
+            self.step = advance(PARTICIPANT[self.role], self.step, move, str(self.worker))
+        except ProtocolError as error:
+            story = ", ".join(self._story) or "nothing"
+            raise ProtocolError(f"{error}; before that: {story}") from None
+        self._story.append(move.value)
+
+
+class Participants:
+    """Every participant of one run, by worker and by routing id."""
+
+    def __init__(self, plan: Plan, token: str, *, with_handle: bool, managed: bool) -> None:
+        self._token = token
+        self._managed = managed
+        self._fingerprint = plan.fingerprint
+        self._by_key: dict[bytes, Participant] = {}
+        self._all: dict[WorkerId, Participant] = {}
+        for worker in plan.workers:
+            node = plan.by_name[worker.node]
+            fed = bool(plan.in_edges(worker.node))
+            self._all[worker] = Participant(worker, Role.WORKER, node.level, True, fed)
+        self.handle: Participant | None = None
+        if with_handle:
+            fed = bool(plan.in_edges(EXTERNAL))
+            level = 1 + max((node.level for node in plan.nodes), default=-1)
+            self.handle = Participant(WorkerId(EXTERNAL), Role.HANDLE, level, fed, fed)
+            self._all[self.handle.worker] = self.handle
+
+    def __iter__(self) -> Iterator[Participant]:
+        return iter(self._all.values())
+
+    @property
+    def workers(self) -> list[Participant]:
+        """Every participant but the handle, in topological order."""
+        return [p for p in self if p.role is Role.WORKER]
+
+    def get(self, worker: WorkerId) -> Participant | None:
+        """Return the participant, or None if the plan has no such replica."""
+        return self._all.get(worker)
+
+    def by_key(self, key: bytes) -> Participant | None:
+        """Return who speaks from this routing id, or None for a stranger."""
+        return self._by_key.get(key)
+
+    def stats(self) -> dict[WorkerId, WorkerStats]:
+        """Return the latest counters of everyone."""
+        return {p.worker: p.stats for p in self}
+
+    def lost(self) -> set[WorkerId]:
+        """Return those that are gone without a last word."""
+        return {p.worker for p in self if p.lost}
+
+    def admit(self, key: bytes, hello: Hello, now: float) -> Participant | str:
+        """Return who the peer ``key`` is from now on, or why it may not take part."""
+        if not hmac.compare_digest(hello.token.encode(), self._token.encode()):
+            return "token: not the one of this run; use the join URL this run printed"
+        if hello.fingerprint and hello.fingerprint != self._fingerprint:
+            return (
+                f"graph: expected fingerprint {self._fingerprint}, got {hello.fingerprint}; "
+                f"both sides need the same version of the graph's module and of dflow"
+            )
+        found = self._place(hello)
+        if isinstance(found, str):
+            return found
+        if found.step is not Step.ABSENT:
+            return f"{found.worker} is already taken"
+        found.move(Move.JOINED)
+        found.key, found.pid, found.host = key, hello.pid, hello.host
+        found.last_seen_s = now
+        self._by_key[key] = found
+        return found
+
+    def _place(self, hello: Hello) -> Participant | str:
+        if hello.role == Role.HANDLE.value:
+            return self.handle or "this coordinator serves no launching process"
+        if hello.role != Role.WORKER.value:
+            return f"role: expected 'worker' or 'handle', got {hello.role!r}"
+        if hello.node:
+            worker = WorkerId(hello.node, hello.replica)
+            found = self._all.get(worker)
+            if found is None or found.role is not Role.WORKER:
+                return f"the graph has no replica {worker}"
+            return found
+        if self._managed:
+            return "this run starts its own workers; none may join by hand"
+        free = [p for p in self.workers if p.step is Step.ABSENT]
+        return free[0] if free else f"all {len(self.workers)} replicas are taken"

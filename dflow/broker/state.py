@@ -1,0 +1,483 @@
+"""The coordinator's decisions: events in, instructions out; no sockets, no clock, no log.
+
+One run, from the first Hello to the report. The tables in `lifecycle` say what may follow
+what; this file says what is sent when. The way through a run:
+
+* everybody joins, binds, is told the others' endpoints and links (WAITING to LINKING);
+* `Start` goes out level by level, sources first, each level after the one before it has
+  started; then `Run` goes to all, so no source runs before every ``on_start`` returned;
+* when all are drained, `Stop` goes out level by level, sinks first; then `Exit`, and the
+  report to the handle;
+* a failure before that sends `Abort` to all. Whoever does not answer within ``GRACE_S`` is
+  killed, so a run always ends.
+
+Invariants (`validate_state`): no participant is behind the phase of the run; a routing id
+speaks for one participant only; a finished run has a report. What peers send can be late,
+repeated, out of order or wrong: it is then counted, said once and ignored.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from dflow.broker import books, orders
+from dflow.broker.events import (
+    AbortRequested,
+    DrainRequested,
+    Event,
+    Finish,
+    Garbled,
+    Instruction,
+    Received,
+    Relay,
+    Say,
+    Send,
+    Tick,
+    Unreachable,
+    WorkerExited,
+)
+from dflow.broker.lifecycle import HELD, RUN, Move, Phase, Role, RunEvent, Step, advance
+from dflow.broker.outcome import USER_CODE, Cause, blame, exit_text
+from dflow.broker.participants import Participant, Participants
+from dflow.errors import ProtocolError
+from dflow.graph.plan import Plan
+from dflow.options import RunOptions
+from dflow.report import RunReport, RunStatus
+from dflow.wire import control as c
+
+__all__ = ["GRACE_S", "PING_S", "SILENCE_S", "CoordinatorState"]
+
+GRACE_S = 5.0
+"""How long an aborted or leaving worker may take before it is killed, and then to be reaped."""
+
+PING_S = 1.0
+"""Between two signs of life of the coordinator."""
+
+SILENCE_S = 10.0
+"""After which a worker that joined by hand is taken for dead."""
+
+UNREACHABLE_S = 3.0
+"""The same when its connection is gone, too: the time a network may take to come back."""
+
+_MOST_COMPLAINTS = 1000
+_STARTUP = frozenset({Phase.WAITING, Phase.BINDING, Phase.LINKING, Phase.STARTING})
+_LIVE = _STARTUP | {Phase.RUNNING, Phase.DRAINING}
+_OVER = frozenset({Phase.LEAVING, Phase.FINISHED})
+
+_SAID: dict[type[c.Control], Move] = {
+    c.Bound: Move.BOUND,
+    c.Linked: Move.LINKED,
+    c.Started: Move.STARTED,
+    c.Drained: Move.DRAINED,
+    c.Stopped: Move.STOPPED,
+}
+
+
+class CoordinatorState:
+    """One run as a pure machine.
+
+    ``with_handle``: the launching process takes part. ``managed``: an agent owns the workers,
+    reports their exits and kills on request; otherwise workers join by hand, may take any
+    time to, and are taken for dead when they fall silent. ``now`` (seconds, any origin) and
+    ``wall_s`` (Unix seconds) are the same moment on two clocks.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        options: RunOptions,
+        run_id: str,
+        token: str,
+        epoch: int = 1,
+        graph_ref: str = "",
+        *,
+        with_handle: bool = True,
+        managed: bool = True,
+        now: float = 0.0,
+        wall_s: float = 0.0,
+    ) -> None:
+        self.plan = plan
+        self.options = options
+        self.run_id = run_id
+        self.phase = Phase.WAITING
+        self.report: RunReport | None = None
+        self.ignored: Counter[str] = Counter()
+        self._epoch = epoch
+        self._graph_ref = graph_ref
+        self._managed = managed
+        self._roll = Participants(plan, token, with_handle=with_handle, managed=managed)
+        self._began_s, self._wall_s = now, wall_s
+        self._now = now
+        self._ping_at = now + PING_S
+        self._deadline = now + options.start_timeout_s if managed else None
+        self._complete = False
+        self._drain_asked = False
+        self._drain_s = options.drain_timeout_s
+        self._cause: Cause | None = None
+        self._complained: set[bytes] = set()
+        self._todo: list[Instruction] = []
+
+    # --- the interface ------------------------------------------------------------------
+
+    def handle(self, event: Event, now: float) -> list[Instruction]:
+        """Return what to do about ``event``, in order; never raises for what a peer did."""
+        if self.phase is Phase.FINISHED:
+            return []
+        self._notice_time(now)
+        match event:
+            case Received(key, message):
+                self._received(key, message)
+            case Garbled(key, reason):
+                self._complain("malformed", key, f"{self._name(key)}: {reason}")
+            case Unreachable(key):
+                self._unreachable(key)
+            case WorkerExited():
+                self._exited(event)
+            case DrainRequested(timeout_s):
+                self._drain(timeout_s)
+            case AbortRequested(reason):
+                self._abort(reason)
+            case Tick():
+                pass
+        self._check_timers()
+        self._settle()
+        todo, self._todo = self._todo, []
+        return todo
+
+    def next_timer(self) -> float | None:
+        """Return when `Tick` is due, on the clock of ``now``; None once the run is over."""
+        if self.phase is Phase.FINISHED:
+            return None
+        return self._ping_at if self._deadline is None else min(self._ping_at, self._deadline)
+
+    def status(self) -> RunStatus:
+        """Return the run as it is known now."""
+        counted = self._roll.stats()
+        return RunStatus(
+            self.plan.name,
+            self.run_id,
+            self.phase.value,
+            self._now - self._began_s,
+            books.node_statuses(self.plan, counted, {p.worker: p.step.value for p in self._roll}),
+            books.edge_statuses(self.plan, counted),
+        )
+
+    def validate_state(self) -> None:
+        """Raise RuntimeError if an invariant is broken; for the ends of tests."""
+        problems = []
+        for p in self._roll:
+            if p.step not in HELD[self.phase] and (
+                p.role is Role.WORKER or p.step is not Step.RUNNING
+            ):
+                problems.append(f"{p.worker} is {p.step.value} while {self.phase.value}")
+            if p.key is not None and self._roll.by_key(p.key) is not p:
+                problems.append(f"{p.worker}: its routing id belongs to another")
+            if (p.key is None) != (p.step is Step.ABSENT) and not p.ended:
+                problems.append(f"{p.worker} is {p.step.value} with routing id {p.key!r}")
+        if (self.report is not None) != (self.phase in _OVER):
+            problems.append(f"report is {self.report} while {self.phase.value}")
+        if self._todo:
+            problems.append("instructions were left behind")
+        if problems:
+            raise RuntimeError("; ".join(problems))
+
+    # --- what peers say -----------------------------------------------------------------
+
+    def _received(self, key: bytes, message: c.Control) -> None:
+        p = self._roll.by_key(key)
+        if isinstance(message, c.Hello):
+            self._hello(key, message, p)
+        elif p is None:
+            self._complain("stranger", key, f"{self._name(key)}: expected Hello first")
+        else:
+            p.last_seen_s, p.unreachable = self._now, False
+            try:
+                self._said(p, key, message)
+            except ProtocolError as error:
+                self._complain("unexpected", key, str(error))
+
+    def _hello(self, key: bytes, hello: c.Hello, known: Participant | None) -> None:
+        if known is not None:
+            self._complain("unexpected", key, f"{known.worker}: expected one Hello, got another")
+            return
+        if self.phase is not Phase.WAITING:
+            found: Participant | str = f"the run is {self.phase.value}; nobody can join any more"
+        else:
+            found = self._roll.admit(key, hello, self._now)
+        if isinstance(found, str):
+            self._refuse(key, hello, found)
+            return
+        where = f" on {hello.host}" if not self._managed and found.role is Role.WORKER else ""
+        level = "INFO" if where else "DEBUG"
+        self._do(Say(level, f"{found.worker} joined: pid {hello.pid}{where}"))
+        self._do(
+            Send(
+                key,
+                c.Assign(
+                    found.worker.node,
+                    found.worker.replica,
+                    self.run_id,
+                    self._epoch,
+                    self._graph_ref,
+                    self.plan.fingerprint,
+                    asdict(self.options),
+                ),
+            )
+        )
+
+    def _refuse(self, key: bytes, hello: c.Hello, reason: str) -> None:
+        self._do(Send(key, c.Refused(reason)))
+        self._complain("refused", key, f"refused a {hello.role[:20]} (pid {hello.pid}): {reason}")
+
+    def _said(self, p: Participant, key: bytes, message: c.Control) -> None:
+        if isinstance(message, c.Log):
+            self._do(Relay(p.worker, message))
+        elif isinstance(message, c.Stats):
+            if not p.final:
+                p.stats = books.parse_stats(message.stats, p.worker)
+        elif isinstance(message, c.Failed):
+            self._failed(p, message)
+        elif type(message) in _SAID:
+            self._moved(p, message)
+        elif p.role is Role.HANDLE:
+            self._asked(p, key, message)
+        elif not isinstance(message, c.Heartbeat):
+            raise ProtocolError(f"{p.worker}: a worker may not send {type(message).__name__}")
+
+    def _moved(self, p: Participant, message: c.Control) -> None:
+        stats = p.stats
+        if isinstance(message, c.Stopped) and message.stats:
+            stats = books.parse_stats(message.stats, p.worker)
+        if isinstance(message, c.Bound) and not _are_endpoints(message.endpoints):
+            raise ProtocolError(f"{p.worker}: expected endpoints by band, got something else")
+        p.move(_SAID[type(message)])
+        p.stats = stats
+        p.final = p.final or isinstance(message, c.Stopped)
+        if isinstance(message, c.Bound):
+            p.endpoints = dict(message.endpoints)
+
+    def _asked(self, p: Participant, key: bytes, message: c.Control) -> None:
+        match message:
+            case c.DrainRequest(timeout_s):
+                self._drain(timeout_s)
+            case c.AbortRequest(reason):
+                self._abort(reason)
+            case c.StatusRequest(request):
+                self._do(Send(key, c.StatusReply(request, self.status().to_dict())))
+            case c.Locate(request, node, port):
+                rows = orders.locate(self.plan, self._roll, node, port)
+                self._do(Send(key, c.Located(request, rows if self.phase in _LIVE else [])))
+            case c.Heartbeat():
+                pass
+            case _:
+                raise ProtocolError(f"{p.worker}: may not send {type(message).__name__}")
+
+    # --- failures and requests ----------------------------------------------------------
+
+    def _failed(self, p: Participant, failed: c.Failed) -> None:
+        if p.ended or p.step is Step.ABORTING:
+            self._do(Say("WARNING", f"{p.worker}: {failed.where} failed, too: {failed.error}"))
+            return
+        user = failed.where in USER_CODE
+        kind = "start_failed" if self.phase in _STARTUP and not user else "hook_failed"
+        text = f"{p.worker}: {failed.where} failed: {failed.error}"
+        if failed.traceback:
+            text = f"{text}\n{failed.traceback.rstrip()}"
+        self._fail(Cause("failed", kind, text))
+        if self.phase is Phase.STOPPING:
+            self._todo += orders.abort(p, "its on_stop failed", managed=self._managed)
+
+    def _exited(self, event: WorkerExited) -> None:
+        p = self._roll.get(event.worker)
+        if p is None or p.exited:
+            return
+        p.exited = True
+        how = f"{exit_text(event.code, event.signal)} (pid {event.pid})"
+        step, ended = p.step, p.ended
+        p.move(Move.LOSE)
+        if p.killed and step is not Step.GONE:
+            self._do(Say("WARNING", f"{p.worker}: killed, as it was {step.value} for too long"))
+        elif not ended:
+            self._died(p, f"{how} while {step.value}")
+        elif step is not Step.GONE and (event.code, event.signal) != (0, None):
+            self._do(Say("WARNING", f"{p.worker}: {how} after its work was done"))
+
+    def _died(self, p: Participant, how: str) -> None:
+        text = f"{p.worker}: worker died: {how}"
+        self._fail(Cause("failed", "worker_died", text, worker=p.worker))
+
+    def _unreachable(self, key: bytes) -> None:
+        p = self._roll.by_key(key)
+        if p is not None:
+            p.unreachable = True
+
+    def _fail(self, cause: Cause, event: RunEvent = RunEvent.FAIL) -> None:
+        """End the run for ``cause``, unless something else has ended it already."""
+        if self._cause is None and self.phase not in _OVER:
+            self._cause = cause
+            self._do(Say("ERROR", cause.text))
+        else:
+            self._do(Say("WARNING", f"after the run was ended: {cause.text}"))
+        self._go(event)
+
+    def _abort(self, reason: str) -> None:
+        if self._cause is None or self.phase is Phase.STOPPING:
+            self._fail(Cause("aborted", "aborted", reason or "aborted"), RunEvent.ABORT)
+
+    def _drain(self, timeout_s: float | None) -> None:
+        wanted = self.options.drain_timeout_s if timeout_s is None else max(0.0, timeout_s)
+        self._drain_s = min(self._drain_s, wanted) if self._drain_asked else wanted
+        self._drain_asked = True
+        before = self.phase
+        self._go(RunEvent.DRAIN)
+        if before is self.phase and before in (Phase.DRAINING, Phase.STOPPING):
+            deadline = self._now + self._drain_s
+            self._deadline = min(self._deadline or deadline, deadline)
+
+    # --- the phases ---------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Say the next word to whoever waits for it, and pass every barrier so completed."""
+        while True:
+            self._todo += orders.next_level(self.phase, self._roll)
+            event = orders.barrier(self.phase, self._roll, managed=self._managed)
+            if event is None:
+                return
+            self._go(event)
+
+    def _go(self, event: RunEvent) -> None:
+        before = self.phase
+        self.phase = advance(RUN, before, event, "run")
+        if self.phase is before:
+            return
+        self._do(Say("DEBUG", f"run is {self.phase.value}"))
+        self._enter()
+        handle = self._roll.handle
+        if handle is not None and handle.key is not None and self.phase not in _OVER:
+            self._do(Send(handle.key, c.Process(self.phase.value)))
+
+    def _enter(self) -> None:
+        match self.phase:
+            case Phase.BINDING if self._deadline is None:
+                self._deadline = self._now + self.options.start_timeout_s
+            case Phase.LINKING:
+                self._link()
+            case Phase.RUNNING:
+                self._deadline = None
+                self._todo += orders.run(self._roll)
+            case Phase.DRAINING:
+                self._deadline = self._now + self._drain_s
+                self._todo += orders.drain(self._roll)
+            case Phase.STOPPING:
+                self._complete = True
+                if self._deadline is not None:
+                    self._deadline = max(self._deadline, self._now + GRACE_S)
+                self._todo += orders.stop_handle(self._roll)
+            case Phase.ABORTING:
+                self._deadline = self._now + GRACE_S
+                reason = self._cause.text.partition("\n")[0] if self._cause else "asked to end"
+                for p in self._roll:
+                    self._todo += orders.abort(p, reason, managed=self._managed)
+            case Phase.LEAVING:
+                self._deadline = self._now + GRACE_S
+                self.report = self._close_books()
+                self._todo += orders.leave(self._roll, self.report)
+            case Phase.FINISHED if self.report is not None:
+                self._do(Finish(self.report))
+
+    def _link(self) -> None:
+        try:
+            self._todo += orders.link(self.plan, self._roll)
+        except ProtocolError as error:
+            self._fail(Cause("failed", "start_failed", str(error)))
+
+    def _close_books(self) -> RunReport:
+        counted = self._roll.stats()
+        edges = books.edge_reports(self.plan, counted, self._roll.lost(), complete=self._complete)
+        dead = self._cause.worker if self._cause is not None else None
+        flying = books.in_flight(self.plan, counted, dead) if dead is not None else {}
+        wall_s = self._now - self._began_s
+        report = RunReport(
+            self.plan.name,
+            self.run_id,
+            "drained" if self._drain_asked else "finished",
+            self._wall_s,
+            self._wall_s + wall_s,
+            wall_s,
+            nodes=books.node_reports(self.plan, counted),
+            edges=edges,
+        )
+        return report if self._cause is None else blame(report, self._cause, flying)
+
+    # --- time ---------------------------------------------------------------------------
+
+    def _notice_time(self, now: float) -> None:
+        if now - self._now > UNREACHABLE_S:
+            # It was us who slept (SIGSTOP, a debugger): nobody else was silent meanwhile.
+            for p in self._roll:
+                p.last_seen_s = now
+        self._now = max(self._now, now)
+
+    def _check_timers(self) -> None:
+        if self._now >= self._ping_at:
+            self._ping_at = self._now + PING_S
+            self._todo += orders.ping(self._roll)
+            if not self._managed:
+                self._check_silence()
+        if self._deadline is not None and self._now >= self._deadline:
+            self._overdue()
+
+    def _check_silence(self) -> None:
+        for p in self._roll.workers:
+            limit_s = UNREACHABLE_S if p.unreachable else SILENCE_S
+            silent_s = self._now - p.last_seen_s
+            if p.key is not None and not p.ended and silent_s >= limit_s:
+                step = p.step
+                p.move(Move.LOSE)
+                self._died(
+                    p,
+                    f"not heard of for {silent_s:.0f} s (pid {p.pid} on {p.host}) "
+                    f"while {step.value}",
+                )
+
+    def _overdue(self) -> None:
+        """The deadline of the phase has passed."""
+        if self.phase in _STARTUP:
+            busy = tuple(str(p.worker) for p in self._roll if p.step in orders.BEHIND[self.phase])
+            text = f"expected all nodes ready within {self.options.start_timeout_s:g} s"
+            text += f", but the run is still {self.phase.value}"
+            self._fail(Cause("failed", "start_failed", text, busy=busy), RunEvent.ABORT)
+        elif self.phase is Phase.DRAINING:
+            busy = tuple(str(p.worker) for p in self._roll if p.must_drain and not p.drained)
+            text = f"the drain deadline of {self._drain_s:g} s has passed"
+            self._fail(Cause("drain_timeout", "drain_timeout", text, busy=busy), RunEvent.ABORT)
+        elif self.phase is Phase.STOPPING:
+            busy = tuple(str(p.worker) for p in self._roll if not p.ended)
+            text = "everything is drained, but on_stop has not returned by the drain deadline"
+            self._fail(Cause("drain_timeout", "drain_timeout", text, busy=busy), RunEvent.ABORT)
+        else:
+            self._deadline = self._now + GRACE_S
+            for p in self._roll:
+                self._todo += orders.end(p, managed=self._managed, leaving=self.phase in _OVER)
+
+    # --- small change -------------------------------------------------------------------
+
+    def _do(self, instruction: Instruction) -> None:
+        self._todo.append(instruction)
+
+    def _name(self, key: bytes) -> str:
+        p = self._roll.by_key(key)
+        return str(p.worker) if p is not None else f"unknown peer {key.hex()[:16]}"
+
+    def _complain(self, kind: str, key: bytes, text: str) -> None:
+        """Count what is ignored; say it once per peer, for as many peers as one can read."""
+        self.ignored[kind] += 1
+        if key not in self._complained and len(self._complained) < _MOST_COMPLAINTS:
+            self._complained.add(key)
+            self._do(Say("WARNING", f"ignored ({kind}): {text}"))
+
+
+def _are_endpoints(endpoints: Mapping[int, str]) -> bool:
+    return all(isinstance(b, int) and isinstance(e, str) for b, e in endpoints.items())

@@ -1,0 +1,295 @@
+"""What a run did: the report at its end, and the status while it goes on.
+
+Plain frozen data that prints as a table and travels as a dict. A report carries counters
+kept independently by the two ends of every edge, so whoever holds one can check that the
+books balance (`RunReport.imbalances`) without trusting whoever wrote it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self, TypeVar
+
+from dflow.message import EXTERNAL
+
+__all__ = [
+    "FATES",
+    "EdgeReport",
+    "EdgeStatus",
+    "NodeReport",
+    "NodeStatus",
+    "RunReport",
+    "RunStatus",
+]
+
+FATES = ("delivered", "dropped", "coalesced", "rejected", "dead_lettered", "abandoned")
+"""What can become of a message once it was sent; in a balanced book they add up to ``sent``."""
+
+_COMPLETE = ("finished", "drained")
+_Item = TypeVar("_Item")
+_SHOWN_ALWAYS = ("delivered",)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """Work of one node, all replicas together. ``busy_s``: seconds inside user code."""
+
+    name: str
+    kind: str
+    replicas: int
+    handled: int = 0
+    emitted: int = 0
+    errors: int = 0
+    ticks: int = 0
+    busy_s: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeReport:
+    """Messages of one edge, all channels together.
+
+    ``sent``: emitted onto the edge. What became of them: `FATES`. ``rejected`` are messages
+    from outside that reached a node after it had ended; ``abandoned`` were under way when the
+    run was cut short. ``unsent`` (still waiting for credit), ``wired`` (put on the wire by
+    the sender) and ``received`` (arrived at the receiver) are the counters in between;
+    ``malformed`` counts frames refused. ``peak``: most messages ever waiting or in flight at
+    once in one worker. ``bytes``: payload bytes put on the wire. ``exact`` is False when one
+    end died and what is known comes from the other.
+    """
+
+    id: str
+    sent: int = 0
+    delivered: int = 0
+    dropped: int = 0
+    coalesced: int = 0
+    rejected: int = 0
+    dead_lettered: int = 0
+    abandoned: int = 0
+    unsent: int = 0
+    wired: int = 0
+    received: int = 0
+    malformed: int = 0
+    peak: int = 0
+    bytes: int = 0
+    exact: bool = True
+
+    def imbalances(self) -> Iterator[str]:
+        """Yield every way in which the counters of this edge contradict each other."""
+        what = f"edge {self.id}"
+        fates = sum(getattr(self, fate) for fate in FATES)
+        if self.sent != fates:
+            yield f"{what}: {self.sent} sent, but {fates} delivered or otherwise accounted for"
+        decided_at_sender = self.dropped + self.coalesced
+        if self.exact and self.sent != self.unsent + self.wired + decided_at_sender:
+            yield (
+                f"{what}: {self.sent} sent, but {self.unsent} unsent + {self.wired} on the wire"
+                f" + {decided_at_sender} dropped or coalesced"
+            )
+        if not self.wired >= self.received >= self.delivered:
+            yield (
+                f"{what}: expected wired >= received >= delivered, "
+                f"got {self.wired}, {self.received}, {self.delivered}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """How a run went. Times are Unix seconds; ``wall_s`` is by the monotonic clock.
+
+    ``outcome``: ``"finished"`` (inputs exhausted), ``"drained"`` (asked to end),
+    ``"drain_timeout"``, ``"aborted"`` or ``"failed"``. ``error`` says what went wrong and
+    ``error_kind`` which kind it was: ``"worker_died"``, ``"hook_failed"``,
+    ``"start_failed"``, ``"drain_timeout"``, ``"stop_timeout"``, ``"aborted"``.
+    """
+
+    graph: str
+    run_id: str
+    outcome: str
+    started_s: float
+    ended_s: float
+    wall_s: float
+    error: str | None = None
+    error_kind: str | None = None
+    nodes: tuple[NodeReport, ...] = ()
+    edges: tuple[EdgeReport, ...] = ()
+
+    @property
+    def balances(self) -> bool:
+        """Whether every sent message is accounted for, by counters kept at both ends."""
+        return not self.imbalances
+
+    @property
+    def imbalances(self) -> list[str]:
+        """Every contradiction in the books, one sentence each; empty when they balance."""
+        found = [text for edge in self.edges for text in edge.imbalances()]
+        if self.outcome in _COMPLETE:
+            found += [
+                f"edge {edge.id}: expected none abandoned when {self.outcome}, got {edge.abandoned}"
+                for edge in self.edges
+                if edge.abandoned
+            ]
+            found += self._uneven_copies()
+        return found
+
+    def _uneven_copies(self) -> Iterator[str]:
+        """Yield outputs whose edges were not all offered the same messages."""
+        copies: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        for edge in self.edges:
+            output = edge.id.partition("->")[0]
+            if output != EXTERNAL and edge.exact:
+                copies[output][edge.id] = edge.sent
+        for output, sent in copies.items():
+            if len(set(sent.values())) > 1:
+                counts = ", ".join(f"{edge} {count}" for edge, count in sent.items())
+                yield f"output {output}: expected the same number on each edge, got {counts}"
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Messages of all edges together, by ``sent`` and each of `FATES`."""
+        names = ("sent", *FATES)
+        return {name: sum(getattr(edge, name) for edge in self.edges) for name in names}
+
+    def node(self, name: str) -> NodeReport:
+        """Return the report of one node; KeyError if the run had none of that name."""
+        return _named({node.name: node for node in self.nodes}, name)
+
+    def edge(self, edge_id: str) -> EdgeReport:
+        """Return the report of one edge; KeyError if the run had none of that id."""
+        return _named({edge.id: edge for edge in self.edges}, edge_id)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for msgpack or JSON, with ``balances`` and ``totals`` added."""
+        plain = asdict(self)
+        plain["nodes"] = [asdict(node) for node in self.nodes]
+        plain["edges"] = [asdict(edge) for edge in self.edges]
+        return plain | {"balances": self.balances, "totals": self.totals}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the report `to_dict` was called on; TypeError for anything else."""
+        known = _known(cls, data)
+        known["nodes"] = tuple(NodeReport(**node) for node in data.get("nodes", ()))
+        known["edges"] = tuple(EdgeReport(**edge) for edge in data.get("edges", ()))
+        return cls(**known)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Return the report as JSON text."""
+        return json.dumps(self.to_dict(), indent=indent)
+
+    def __str__(self) -> str:
+        """Return the report as plain text: a headline, two tables, the balance, the error."""
+        parts = [f"run {self.graph} ({self.run_id}): {self.outcome} in {self.wall_s:.2f} s"]
+        parts.append(_table(_NODE_HEAD, [_node_row(node) for node in self.nodes]))
+        if self.edges:
+            parts.append(_edge_table(self.edges))
+        parts.append(self._balance_text())
+        if self.error:
+            parts.append(f"{self.error_kind or 'error'}: {self.error}")
+        return "\n\n".join(parts)
+
+    def _balance_text(self) -> str:
+        totals = self.totals
+        fates = [f"{totals[f]:,} {f}" for f in FATES if totals[f] or f in _SHOWN_ALWAYS]
+        text = f"{totals['sent']:,} sent = {' + '.join(fates)}".replace("_", "-")
+        if self.balances:
+            return f"books balance: {text}"
+        return "\n  ".join([f"books DO NOT balance: {text}", *self.imbalances])
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """One node now; counters are cumulative. ``workers``: the step of each replica."""
+
+    name: str
+    kind: str
+    replicas: int
+    handled: int = 0
+    emitted: int = 0
+    errors: int = 0
+    workers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeStatus:
+    """One edge now. ``depth``: sent and not yet handed to a handler; ``capacity``: its bound."""
+
+    id: str
+    sent: int = 0
+    delivered: int = 0
+    depth: int = 0
+    capacity: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """A run now. ``phase`` is one of `dflow.broker.lifecycle.Phase`."""
+
+    graph: str
+    run_id: str
+    phase: str
+    uptime_s: float
+    nodes: tuple[NodeStatus, ...] = ()
+    edges: tuple[EdgeStatus, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for msgpack or JSON."""
+        plain = asdict(self)
+        plain["nodes"] = [asdict(n) | {"workers": list(n.workers)} for n in self.nodes]
+        plain["edges"] = [asdict(edge) for edge in self.edges]
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the status `to_dict` was called on; TypeError for anything else."""
+        known = _known(cls, data)
+        known["nodes"] = tuple(
+            NodeStatus(**{**node, "workers": tuple(node.get("workers", ()))})
+            for node in data.get("nodes", ())
+        )
+        known["edges"] = tuple(EdgeStatus(**edge) for edge in data.get("edges", ()))
+        return cls(**known)
+
+
+_NODE_HEAD = ("node", "replicas", "handled", "emitted", "errors", "busy")
+
+
+def _node_row(node: NodeReport) -> tuple[str, ...]:
+    counts = (node.replicas, node.handled, node.emitted, node.errors)
+    return (node.name, *(f"{count:,}" for count in counts), f"{node.busy_s:.2f} s")
+
+
+def _edge_table(edges: Sequence[EdgeReport]) -> str:
+    shown = [f for f in FATES if f in _SHOWN_ALWAYS or any(getattr(e, f) for e in edges)]
+    head = ("edge", "sent", *(fate.replace("_", "-") for fate in shown), "peak", "bytes")
+    rows = []
+    for edge in edges:
+        counts = (edge.sent, *(getattr(edge, fate) for fate in shown), edge.peak, edge.bytes)
+        name = edge.id if edge.exact else f"{edge.id} (about)"
+        rows.append((name, *(f"{count:,}" for count in counts)))
+    return _table(head, rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return aligned columns: the first to the left, numbers to the right."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    lines = []
+    for row in (head, *rows):
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _named(items: Mapping[str, _Item], name: str) -> _Item:
+    if name not in items:
+        raise KeyError(f"expected one of {', '.join(items)}, got {name!r}")
+    return items[name]
+
+
+def _known(cls: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    names = {f.name for f in fields(cls)}
+    return {name: value for name, value in data.items() if name in names}
