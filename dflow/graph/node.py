@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
     from dflow.graph.subgraph import Subgraph
 
-__all__ = ["HOOKS", "RESERVED", "Node"]
+__all__ = ["HOOKS", "RESERVED", "Handler", "Node"]
 
 HOOKS = ("on_start", "on_tick", "on_end", "on_stop")
 RESERVED = frozenset(
     {
-        "as_input", "as_output", "bind", "bind_source", "fresh", "hook", "inputs", "kind",
+        "as_input", "as_output", "attach", "bind", "bind_source", "fresh", "hook", "inputs", "kind",
         "main_output", "name", "node_options", "options", "outputs", "port",
     }
 )  # fmt: skip
@@ -187,6 +187,12 @@ class Node(Chainable):
         made = type(self)(*args, **kwargs)
         made.__dict__.update(_options=self._options, _name=self._name, _home=None)
         return made
+
+    def attach(self, emitters: Mapping[str, Callable[[Any], None]]) -> None:
+        """Say where each output's values go from now on: ``self.port.emit`` calls it."""
+        for port in self.outputs:
+            self.__dict__.pop(port, None)  # what `Output` kept there calls the old one
+        self._emitters = emitters
 
     def bind(self, port: str, ctx: Any) -> Handler:
         """Return the handler of an input port; raises `PortError` if it has none."""

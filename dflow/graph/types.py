@@ -67,13 +67,21 @@ def scope_of(function: Callable[..., Any]) -> tuple[Mapping[str, Any], Mapping[s
 
 def type_name(hint: Any) -> str:
     """Return ``hint`` as a user would write it."""
-    if hint is Any:
-        return "Any"
     if hint is _NONE:
         return "None"
-    if isinstance(hint, type) and not typing.get_args(hint):
-        return hint.__qualname__
-    return str(hint).replace("typing.", "").replace("collections.abc.", "")
+    if hint is Ellipsis:
+        return "..."
+    arguments = typing.get_args(hint)
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal or (arguments and origin is abc.Callable):
+        return str(hint).replace("typing.", "").replace("collections.abc.", "")
+    if _is_union(hint):
+        return " | ".join(map(type_name, arguments))
+    if origin is typing.Annotated:
+        return type_name(arguments[0])
+    if arguments:
+        return f"{type_name(origin)}[{', '.join(map(type_name, arguments))}]"
+    return getattr(hint, "__qualname__", None) or str(hint).replace("typing.", "")
 
 
 def compatible(produced: Any, accepted: Any) -> bool:

@@ -31,7 +31,7 @@ from dflow.errors import StartError
 from dflow.graph.plan import WorkerId
 from dflow.launch import linux, rundir, stdio
 from dflow.launch.children import Children, leave
-from dflow.launch.job import Job, Seed, resolve_entry, see_what_the_user_sees
+from dflow.launch.job import Job, Seed, open_code, resolve_entry, see_what_the_user_sees
 from dflow.launch.pipe import Pipe
 from dflow.launch.preload import load_main, mark_launched
 from dflow.launch.protocol import (
@@ -47,7 +47,6 @@ from dflow.launch.protocol import (
     pack_event,
     parse_event,
 )
-from dflow.launch.ship import loads
 from dflow.launch.spawned import spawn
 
 __all__ = ["Agent", "main"]
@@ -117,7 +116,7 @@ class Agent:
             _, hint = load_main(self._job.main)
             if hint is not None:
                 self._tell(Warned(hint))
-        return loads(self._job.code)
+        return open_code(self._job.code)
 
     def _start_child(self, worker: WorkerId, graph: Any) -> None:
         is_coordinator = worker == COORDINATOR

@@ -180,7 +180,7 @@ def _write_whole_lines() -> None:
     """Make prints of several processes to one pipe or file interleave by lines."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and hasattr(stream, "reconfigure"):
-            stream.reconfigure(line_buffering=True)
+            stream.reconfigure(line_buffering=True, write_through=False)
 
 
 def flush_streams() -> None:

@@ -12,18 +12,22 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from dflow.graph.plan import Plan, WorkerId
 from dflow.launch import stdio
 from dflow.launch.preload import MainModule
+from dflow.launch.ship import Shipment, loads, ship
 from dflow.options import RunOptions
+from dflow.wire.types import register_type, registered_types
 
 __all__ = [
     "COORDINATOR_ENTRY",
     "WORKER_ENTRY",
     "Job",
     "Seed",
+    "open_code",
+    "pack_code",
     "resolve_entry",
     "see_what_the_user_sees",
 ]
@@ -82,6 +86,22 @@ def resolve_entry(entry: str) -> Callable[[Seed], int | None]:
     module, _, name = entry.partition(":")
     found: Callable[[Seed], int | None] = getattr(importlib.import_module(module), name)
     return found
+
+
+def pack_code(graph: object) -> Shipment:
+    """Return ``graph`` ready to travel, with the classes that `register_type` was given.
+
+    They come along because the line that registered them may not run in the agent.
+    """
+    return ship((graph, registered_types()))
+
+
+def open_code(code: bytes) -> object:
+    """Return the graph of `pack_code`, its classes registered here too."""
+    graph, classes = loads(code)
+    for cls in classes:
+        register_type(cls)
+    return cast("object", graph)
 
 
 def see_what_the_user_sees(job: Job) -> None:

@@ -21,7 +21,7 @@ from threading import Condition, Thread
 from dflow.errors import StartError
 from dflow.graph.plan import Plan, WorkerId
 from dflow.launch import linux, rundir
-from dflow.launch.job import COORDINATOR_ENTRY, WORKER_ENTRY, Job
+from dflow.launch.job import COORDINATOR_ENTRY, WORKER_ENTRY, Job, pack_code
 from dflow.launch.pipe import Pipe
 from dflow.launch.preload import describe_main
 from dflow.launch.protocol import (
@@ -37,7 +37,6 @@ from dflow.launch.protocol import (
     parse_event,
     signal_name,
 )
-from dflow.launch.ship import ship
 from dflow.launch.spawned import command
 from dflow.launch.stdio import Stdio
 from dflow.options import RunOptions
@@ -70,7 +69,7 @@ def launch(
     launched = Launched(on_event)
     try:
         # the agent imports dflow while this process pickles the graph
-        shipment = ship(graph)
+        shipment = pack_code(graph)
         job = Job(
             run_id=run_id,
             token=token,

@@ -18,11 +18,10 @@ from threading import Thread
 
 from dflow.errors import StartError
 from dflow.launch import children, linux, stdio
-from dflow.launch.job import Job, Seed, resolve_entry, see_what_the_user_sees
+from dflow.launch.job import Job, Seed, open_code, resolve_entry, see_what_the_user_sees
 from dflow.launch.pipe import Pipe
 from dflow.launch.preload import load_main, mark_launched
 from dflow.launch.protocol import COORDINATOR, Failed, Started, Warned, pack_event
-from dflow.launch.ship import loads
 
 __all__ = ["command", "main", "spawn"]
 
@@ -100,5 +99,4 @@ def _load(job: Job, link: Pipe) -> object:
         _, hint = load_main(job.main)
         if hint is not None:
             link.send(pack_event(Warned(hint)))
-    graph: object = loads(job.code)
-    return graph
+    return open_code(job.code)

@@ -18,7 +18,14 @@ from typing import Any, NamedTuple, TypeVar
 
 from dflow.errors import DecodeError, EncodeError
 
-__all__ = ["ClassCodec", "class_codec", "register_type", "registered", "registered_types", "wire_name"]
+__all__ = [
+    "ClassCodec",
+    "class_codec",
+    "register_type",
+    "registered",
+    "registered_types",
+    "wire_name",
+]
 
 _T = TypeVar("_T")
 _MAIN_IN_WORKERS = "__dflow_main__"

@@ -1,0 +1,93 @@
+"""dflow: graphs of Python functions on many processes, with backpressure and exact books.
+
+The way of a message, in six files:
+
+1. `dflow/worker/context.py`   emit: encode at once, append to a lane
+2. `dflow/flow/out_edge.py`    policy, credit, batch
+3. `dflow/wire/codec.py`       bytes that decode to the same value and type
+4. `dflow/transport/link.py`   one ZeroMQ frame
+5. `dflow/flow/in_edge.py`     sequence check, inbox, grant
+6. `dflow/worker/dispatch.py`  the handler
+
+Names are imported on first use, so ``import dflow`` stays cheap.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from dflow.version import __version__
+
+if TYPE_CHECKING:
+    from dflow.errors import (
+        AgentDied,
+        ChannelRefused,
+        CoordinatorDied,
+        DecodeError,
+        DflowError,
+        DrainTimeout,
+        EncodeError,
+        GraphError,
+        HookFailed,
+        MissingExtra,
+        NodeEnded,
+        OptionError,
+        PortError,
+        ProtocolError,
+        RunError,
+        StartError,
+        WorkerDied,
+    )
+    from dflow.graph.builder import Graph
+    from dflow.graph.chain import edge
+    from dflow.graph.function import node, sink, source
+    from dflow.graph.node import Node
+    from dflow.graph.ports import Input, Output
+    from dflow.graph.subgraph import Subgraph
+    from dflow.message import Headers, Priority
+    from dflow.report import EdgeReport, NodeReport, RunReport, RunStatus
+    from dflow.runtime import Run
+    from dflow.wire.types import register_type
+    from dflow.worker.context import Context
+
+_HOME = {
+    "Context": "dflow.worker.context",
+    "EdgeReport": "dflow.report",
+    "Graph": "dflow.graph.builder",
+    "Headers": "dflow.message",
+    "Input": "dflow.graph.ports",
+    "Node": "dflow.graph.node",
+    "NodeReport": "dflow.report",
+    "Output": "dflow.graph.ports",
+    "Priority": "dflow.message",
+    "Run": "dflow.runtime",
+    "RunReport": "dflow.report",
+    "RunStatus": "dflow.report",
+    "Subgraph": "dflow.graph.subgraph",
+    "edge": "dflow.graph.chain",
+    "node": "dflow.graph.function",
+    "register_type": "dflow.wire.types",
+    "sink": "dflow.graph.function",
+    "source": "dflow.graph.function",
+}
+_ERRORS = (
+    "AgentDied", "ChannelRefused", "CoordinatorDied", "DecodeError", "DflowError",
+    "DrainTimeout", "EncodeError", "GraphError", "HookFailed", "MissingExtra", "NodeEnded",
+    "OptionError", "PortError", "ProtocolError", "RunError", "StartError", "WorkerDied",
+)  # fmt: skip
+_HOME |= dict.fromkeys(_ERRORS, "dflow.errors")
+
+__all__ = [*sorted(_HOME), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'dflow' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

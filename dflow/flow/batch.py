@@ -1,0 +1,149 @@
+"""The queue between emit and the wire: encoded messages of one lane, cut into batches.
+
+A lane serves the channels among which a message may be shared out freely: all replicas of
+an unkeyed edge, or the one replica a key belongs to. Two threads meet here without a lock
+on the hot path: the main thread only appends to ``pending``; cutting happens under the
+worker's IO lock, by whichever thread flushes. `list.append`, slicing and ``del`` of a slice
+are atomic, so a message appended while a cut is made stays for the next one.
+
+``mark`` and ``byte_mark`` are where emit stops appending blindly and asks for attention: a
+full batch, or no more credit. They are hints: overshooting by a few messages is harmless,
+because credit is only ever spent by `cut`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from dflow.flow.credit import SendWindow
+from dflow.flow.policy import share_out
+
+__all__ = ["MAX_BATCH", "MAX_BATCH_BYTES", "Lane"]
+
+MAX_BATCH = 512
+"""Messages a batch; 1,000 and more are slower (cache), 100 to 500 best (DESIGN §11)."""
+
+MAX_BATCH_BYTES = 64 * 1024
+"""Payload bytes a batch, unless a single message is larger."""
+
+
+class Lane:
+    """Messages waiting for the credit of one or several channels.
+
+    Invariants: ``offered == flushed + waiting``; a message is cut exactly once, in order.
+    """
+
+    __slots__ = (
+        "_first", "byte_mark", "flushed", "full", "head", "mark",
+        "peak", "pending", "queued_bytes", "flushed_bytes", "windows",
+    )  # fmt: skip
+
+    def __init__(self, windows: Sequence[SendWindow]) -> None:
+        self.windows = tuple(windows)
+        self.pending: list[bytes] = []
+        self.head = 0
+        self.queued_bytes = 0
+        self.flushed = 0
+        self.flushed_bytes = 0
+        self.peak = 0
+        self.full = False
+        self._first = 0
+        self.mark = 0
+        self.byte_mark = 0
+        self.update()
+
+    def push(self, payload: bytes) -> bool:
+        """Queue one encoded message; return whether the lane wants attention.
+
+        The hot path in `dflow.worker.context` inlines this.
+        """
+        self.pending.append(payload)
+        self.queued_bytes += len(payload)
+        return len(self.pending) >= self.mark or self.queued_bytes >= self.byte_mark
+
+    @property
+    def waiting(self) -> int:
+        """Messages not yet cut."""
+        return len(self.pending) - self.head
+
+    @property
+    def offered(self) -> int:
+        """Messages ever pushed."""
+        return self.flushed + self.waiting
+
+    def cut(self) -> Iterator[tuple[int, list[bytes], int]]:
+        """Yield ``(window index, payloads, payload bytes)`` for all that has credit.
+
+        The caller must send what it gets, in order, before it asks for the next.
+        """
+        waiting = self.waiting
+        if waiting:
+            outstanding = sum(w.sent - w.taken for w in self.windows)
+            self.peak = max(self.peak, outstanding + waiting)
+            if len(self.windows) == 1:
+                yield from self._cut_for(0, waiting)
+            else:
+                rooms = [window.room for window in self.windows]
+                shares = share_out(waiting, rooms, self._first)
+                self._first = (self._first + 1) % len(shares)
+                for index, share in enumerate(shares):
+                    if share:
+                        yield from self._cut_for(index, share)
+        self.update()
+
+    def _cut_for(self, index: int, share: int) -> Iterator[tuple[int, list[bytes], int]]:
+        window = self.windows[index]
+        share = min(share, window.room)
+        while share > 0:
+            batch = self.pending[self.head : self.head + min(share, MAX_BATCH)]
+            size = sum(map(len, batch))
+            limit = min(MAX_BATCH_BYTES, window.room_bytes)
+            if size > limit:
+                batch, size = _fitting(batch, limit, window)
+                if not batch:
+                    return
+            self._drop(len(batch), size)
+            window.spend(len(batch), size)
+            share -= len(batch)
+            yield index, batch, size
+
+    def _drop(self, count: int, size: int) -> None:
+        self.head += count
+        self.flushed += count
+        self.flushed_bytes += size
+        if 2 * self.head >= len(self.pending):  # amortised: long backlogs are not moved each time
+            head, self.head = self.head, 0
+            del self.pending[:head]
+
+    def update(self) -> None:
+        """Recompute ``full`` and the marks from the credit there is now."""
+        waiting = self.waiting
+        room = sum(max(window.room, 0) for window in self.windows)
+        room_bytes = sum(max(window.room_bytes, 0) for window in self.windows)
+        waiting_bytes = self.queued_bytes - self.flushed_bytes
+        self.full = room <= waiting or room_bytes <= waiting_bytes
+        if self.full:  # nothing to gain before credit returns: ask again after a full batch
+            self.mark = len(self.pending) + MAX_BATCH
+            self.byte_mark = self.queued_bytes + MAX_BATCH_BYTES
+        else:
+            self.mark = self.head + min(max(waiting + 1, MAX_BATCH), room)
+            self.byte_mark = self.flushed_bytes + min(
+                max(waiting_bytes + 1, MAX_BATCH_BYTES), room_bytes
+            )
+
+
+def _fitting(batch: list[bytes], limit: int, window: SendWindow) -> tuple[list[bytes], int]:
+    """Return the longest prefix within ``limit`` bytes, or one message that may pass alone."""
+    size = count = 0
+    for payload in batch:
+        if size + len(payload) > limit:
+            break
+        size += len(payload)
+        count += 1
+    if count == 0:
+        first = len(batch[0])
+        if first <= window.room_bytes or window.idle:
+            return batch[:1], first
+        return [], 0
+    return list(islice(batch, count)), size

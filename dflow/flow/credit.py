@@ -1,0 +1,111 @@
+"""The two ends of a channel's credit window.
+
+Counters are cumulative, so a report may be lost, repeated or overtaken. Increments (as in
+HTTP/2) were rejected: one lost frame would shrink the window for ever.
+"""
+
+from __future__ import annotations
+
+from dflow.errors import ProtocolError
+
+__all__ = ["ReceiveWindow", "SendWindow"]
+
+
+class SendWindow:
+    """What a channel's sender may still send: messages and payload bytes."""
+
+    __slots__ = ("capacity", "done", "max_bytes", "sent", "sent_bytes", "taken", "taken_bytes")
+
+    def __init__(self, capacity: int, max_bytes: int) -> None:
+        self.capacity = capacity
+        self.max_bytes = max_bytes
+        self.sent = 0
+        self.sent_bytes = 0
+        self.taken = 0
+        self.taken_bytes = 0
+        self.done = 0
+
+    @property
+    def room(self) -> int:
+        """Messages that may be sent now."""
+        return self.capacity - (self.sent - self.taken)
+
+    @property
+    def room_bytes(self) -> int:
+        """Payload bytes that may be sent now; negative after a message larger than the window."""
+        return self.max_bytes - (self.sent_bytes - self.taken_bytes)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is outstanding, so that a message of any size may pass."""
+        return self.sent == self.taken
+
+    def spend(self, messages: int, size_bytes: int) -> None:
+        """Count a batch as sent."""
+        self.sent += messages
+        self.sent_bytes += size_bytes
+
+    def report(self, taken: int, taken_bytes: int, done: int) -> bool:
+        """Take in the receiver's counters; return whether credit came back.
+
+        Raises `ProtocolError`, and changes nothing, if more was reported than was sent.
+        """
+        if taken > self.sent or taken_bytes > self.sent_bytes or done > taken:
+            raise ProtocolError(
+                f"credit report: expected taken <= {self.sent} messages / {self.sent_bytes} bytes "
+                f"and done <= taken, got {taken} / {taken_bytes}, done {done}"
+            )
+        gained = taken > self.taken or taken_bytes > self.taken_bytes
+        self.taken = max(self.taken, taken)
+        self.taken_bytes = max(self.taken_bytes, taken_bytes)
+        self.done = max(self.done, done)
+        return gained
+
+
+class ReceiveWindow:
+    """What a channel's receiver has taken, and when the sender should hear of it."""
+
+    __slots__ = (
+        "capacity", "done", "max_bytes", "received", "received_bytes",
+        "reported", "reported_bytes", "reported_done", "taken", "taken_bytes",
+    )  # fmt: skip
+
+    def __init__(self, capacity: int, max_bytes: int) -> None:
+        self.capacity = capacity
+        self.max_bytes = max_bytes
+        self.received = 0
+        self.received_bytes = 0
+        self.taken = 0
+        self.taken_bytes = 0
+        self.done = 0
+        self.reported = 0
+        self.reported_bytes = 0
+        self.reported_done = 0
+
+    def receive(self, sequence: int, messages: int, size_bytes: int) -> None:
+        """Count an arriving batch; raises `ProtocolError` for a gap or an overrun."""
+        if sequence != self.received:
+            raise ProtocolError(f"batch: expected sequence {self.received}, got {sequence}")
+        if messages > self.capacity - (self.received - self.taken):
+            raise ProtocolError(
+                f"batch: expected at most {self.capacity - (self.received - self.taken)} messages "
+                f"(capacity {self.capacity}), got {messages}"
+            )
+        self.received += messages
+        self.received_bytes += size_bytes
+
+    def due(self, *, idle: bool) -> bool:
+        """Whether a report should be sent now; when ``idle``, whether anything is owed."""
+        if idle:
+            return self.taken != self.reported or self.done != self.reported_done
+        return (
+            2 * (self.taken - self.reported) >= self.capacity
+            or 2 * (self.taken_bytes - self.reported_bytes) >= self.max_bytes
+        )
+
+    def report(self) -> tuple[int, int, int]:
+        """Return ``(taken, taken_bytes, done)`` and remember that it was sent."""
+        self.reported = self.taken
+        self.reported_bytes = self.taken_bytes
+        self.reported_done = self.done
+        return self.taken, self.taken_bytes, self.done

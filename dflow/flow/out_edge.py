@@ -1,0 +1,130 @@
+"""The sending half of an edge: which lane a message takes, and the frames that leave.
+
+An unkeyed edge has one lane over all its channels; a keyed edge has one lane a channel, so
+that every message of a key goes to the same replica. The hash of a key is the CRC-32 of its
+encoded bytes: the same in every process and every run (Python's own ``hash`` is not).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from zlib import crc32
+
+from dflow.errors import OptionError
+from dflow.flow.batch import Lane
+from dflow.flow.credit import SendWindow
+from dflow.wire.frames import pack_batch, pack_end
+
+__all__ = ["OutEdge", "key_slot"]
+
+_UNORDERED = (set, frozenset, dict)
+
+
+def key_slot(key: Any, slots: int, encode: Callable[[Any], bytes]) -> int:
+    """Return which of ``slots`` replicas owns ``key``; equal in every process and run.
+
+    Raises `OptionError` for a key whose encoding has no defined order (set, dict).
+    """
+    if isinstance(key, _UNORDERED):
+        raise OptionError(
+            f"key=: expected a value with one encoding (text, number, tuple …), "
+            f"got {type(key).__name__}; use e.g. a sorted tuple of it"
+        )
+    return crc32(encode(key)) % slots
+
+
+class OutEdge:
+    """One edge at one sender replica.
+
+    ``channels`` are the channel numbers, ``windows`` their credit, in replica order.
+    """
+
+    __slots__ = (
+        "_place", "channels", "closed", "ended", "epoch", "id", "index", "key", "lanes", "windows",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        index: int,
+        edge_id: str,
+        channels: Sequence[int],
+        capacity: int,
+        max_bytes: int,
+        epoch: int,
+        key: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.index = index
+        self.id = edge_id
+        self.channels = tuple(channels)
+        self.epoch = epoch
+        self.key = key
+        self.windows = tuple(SendWindow(capacity, max_bytes) for _ in channels)
+        if key is None:
+            self.lanes: tuple[Lane, ...] = (Lane(self.windows),)
+        else:
+            self.lanes = tuple(Lane((window,)) for window in self.windows)
+        self._place = {number: i for i, number in enumerate(self.channels)}
+        self.ended = False
+        self.closed = False  # the receiver takes no more (it ended before this sender)
+
+    def lane_for(self, value: Any, encode: Callable[[Any], bytes]) -> Lane:
+        """Return the lane ``value`` belongs to."""
+        if self.key is None:
+            return self.lanes[0]
+        return self.lanes[key_slot(self.key(value), len(self.lanes), encode)]
+
+    @property
+    def full(self) -> bool:
+        """Whether the next message might find no credit."""
+        for lane in self.lanes:
+            if lane.full:
+                return True
+        return False
+
+    @property
+    def waiting(self) -> int:
+        """Messages emitted but still without credit or not yet flushed."""
+        return sum(lane.waiting for lane in self.lanes)
+
+    @property
+    def offered(self) -> int:
+        """Messages ever emitted onto this edge."""
+        return sum(lane.offered for lane in self.lanes)
+
+    @property
+    def peak(self) -> int:
+        """The most messages that were waiting or in flight at once."""
+        return sum(lane.peak for lane in self.lanes)
+
+    def flush(self, sent_ns: int) -> Iterator[tuple[int, bytes]]:
+        """Yield ``(channel number, frame)`` for everything that has credit."""
+        keyed = self.key is not None
+        for position, lane in enumerate(self.lanes):
+            for i, payloads, _ in lane.cut():
+                at = position if keyed else i
+                window = self.windows[at]
+                number = self.channels[at]
+                first = window.sent - len(payloads)
+                yield number, pack_batch(number, self.epoch, first, payloads, sent_ns)
+
+    def on_credit(self, channel: int, taken: int, taken_bytes: int, done: int) -> None:
+        """Take in a report; raises `ProtocolError` and changes nothing if it is impossible."""
+        at = self._place[channel]
+        if self.windows[at].report(taken, taken_bytes, done):
+            self.lanes[at if self.key is not None else 0].update()
+
+    def end(self, sent_ns: int) -> list[tuple[int, bytes]]:
+        """Return the END frames, once, after everything was flushed."""
+        if self.ended or self.waiting:
+            return []
+        self.ended = True
+        return [
+            (number, pack_end(number, self.epoch, window.sent, sent_ns))
+            for number, window in zip(self.channels, self.windows, strict=True)
+        ]
+
+    @property
+    def settled(self) -> bool:
+        """Whether the receivers have reported everything that was sent as done."""
+        return not self.waiting and all(w.done == w.sent for w in self.windows)

@@ -1,0 +1,300 @@
+"""The launching process's end of a run: one thread that owns its sockets.
+
+The handle takes part in the run like a worker that runs no user code: it binds where results
+arrive, opens channels for what is sent from outside, and reports its counters, so the books
+include the messages that cross this process. User threads never touch a socket: they put
+messages into lanes and take them out of inboxes under ``plane.lock``, and wake the thread.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from threading import Condition, Thread
+from typing import Any
+
+from dflow.clock import monotonic_ns
+from dflow.errors import NodeEnded, ProtocolError
+from dflow.flow.in_edge import InChannel
+from dflow.flow.out_edge import OutEdge
+from dflow.graph.plan import Plan, WorkerId
+from dflow.message import EXTERNAL
+from dflow.options import DEFAULT_CAPACITY, DEFAULT_MAX_BYTES, RunOptions
+from dflow.report import RunReport, RunStatus
+from dflow.stats import NodeStats
+from dflow.transport.endpoint import connect_control, fresh_endpoint
+from dflow.wire import control as c
+from dflow.wire.codec import Codec
+from dflow.worker.plane import DataPlane
+
+__all__ = ["Handle"]
+
+STATS_S = 0.1
+IDLE_REPORT_S = 0.002
+
+
+class Handle:
+    """What `dflow.runtime.Run` stands on. ``changed`` is notified of everything that happens."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        options: RunOptions,
+        *,
+        token: str,
+        epoch: int,
+        endpoint: str,
+        run_dir: str,
+        codec: Codec,
+        edge_key: Callable[[int], Callable[[Any], Any] | None],
+    ) -> None:
+        self.phase = "waiting"
+        self.report: RunReport | None = None
+        self.ended = False
+        self._plan = plan
+        self._options = options
+        self._token = token
+        self._epoch = epoch
+        self._codec = codec
+        self._edge_key = edge_key
+        self._run_dir = run_dir
+        self.plane = DataPlane(
+            plan,
+            WorkerId(EXTERNAL),
+            token=token,
+            epoch=epoch,
+            edge_key=edge_key,
+            on_violation=self._on_violation,
+        )
+        self.changed = Condition(self.plane.lock)
+        self._outbox: deque[c.Control] = deque()
+        self._requests: dict[int, Future[Any]] = {}
+        self._request = 0
+        self._sends: dict[tuple[str, str], OutEdge] = {}
+        self._opening: deque[tuple[OutEdge, Any]] = deque()
+        self._drain: c.DrainRequest | None = None
+        self._drain_sent = False
+        self._drained = False
+        self._discard = False
+        self._ran = False
+        self._dealer = connect_control(endpoint, b"handle")
+        self.plane.poller.add(self._dealer)
+        self._post(c.Hello("handle", token, os.getpid(), socket.gethostname(), EXTERNAL, 0))
+        self._thread = Thread(target=self._run, name="dflow-run", daemon=True)
+        self._thread.start()
+
+    # --- from user threads -----------------------------------------------------------------------
+
+    def _post(self, message: c.Control) -> None:
+        self._outbox.append(message)
+        self.plane.wakeup.set()
+
+    def request_drain(self, timeout_s: float) -> None:
+        """Ask for a drain once everything sent from here is handled."""
+        self._drain = c.DrainRequest(timeout_s)
+        self.plane.wakeup.set()
+
+    def request_abort(self, reason: str) -> None:
+        """Ask for an end now."""
+        self._post(c.AbortRequest(reason))
+
+    def status(self, timeout_s: float = 5.0) -> RunStatus:
+        """Return the coordinator's view; raises `TimeoutError` if it does not answer."""
+        reply = self._ask(lambda number: c.StatusRequest(number), timeout_s)
+        return RunStatus.from_dict(reply)
+
+    def _ask(self, make: Callable[[int], c.Control], timeout_s: float) -> Any:
+        future: Future[Any] = Future()
+        with self.plane.lock:
+            if self.ended:
+                raise NodeEnded("the run has ended; its report is in run.report")
+            self._request += 1
+            number = self._request
+            self._requests[number] = future
+        self._post(make(number))
+        try:
+            return future.result(timeout_s)
+        finally:
+            with self.plane.lock:
+                self._requests.pop(number, None)
+
+    def send(self, node: str, port: str, value: Any, timeout_s: float | None) -> None:
+        """Send one message to ``node.port``; waits for credit.
+
+        Raises `NodeEnded`, `EncodeError`, or `TimeoutError` when no credit came in time.
+        """
+        payload = self._codec.encode(value)
+        edge = self._sends.get((node, port)) or self._open(node, port)
+        lane = edge.lane_for(value, self._codec.encode)
+        with self.changed:
+            ready = self.changed.wait_for(
+                lambda: not lane.full or edge.closed or self.ended, timeout_s
+            )
+            if edge.closed or self.ended or self._drain is not None:
+                raise NodeEnded(f"{node}.{port}: the node has ended or the run is draining")
+            if not ready:
+                raise TimeoutError(
+                    f"{node}.{port}: no credit for {timeout_s:g} s; the node is not keeping up"
+                )
+            lane.push(payload)
+            lane.update()
+        self.plane.wakeup.set()
+
+    def _open(self, node: str, port: str) -> OutEdge:
+        rows = self._ask(lambda number: c.Locate(number, node, port), 10.0)
+        with self.plane.lock:
+            known = self._sends.get((node, port))
+            if known is not None:
+                return known
+            planned = next(
+                e for e in self._plan.external_edges if (e.node, e.port) == (node, port)
+            )
+            if not rows:
+                raise NodeEnded(f"{node}.{port}: the node has ended")
+            edge = OutEdge(
+                planned.index,
+                planned.id,
+                [number for number, _ in rows],
+                DEFAULT_CAPACITY,
+                DEFAULT_MAX_BYTES,
+                self._epoch,
+                self._key_of(node, port),
+            )
+            self._sends[node, port] = edge
+            self._opening.append((edge, rows))
+        return edge
+
+    def _key_of(self, node: str, port: str) -> Callable[[Any], Any] | None:
+        """A node fed by key gets what comes from outside by the same key."""
+        keyed = [e for e in self._plan.in_edges(node) if e.input == port and e.keyed]
+        return self._edge_key(keyed[0].index) if len(keyed) == 1 else None
+
+    def results(self, input_name: str) -> Iterator[Any]:
+        """Yield what arrives for one results port until its node has ended."""
+        channels = [ch for ch in self.plane.in_channels.values() if ch.port == input_name]
+        while True:
+            with self.changed:
+                self.changed.wait_for(
+                    lambda: any(ch.inbox for ch in channels)
+                    or all(ch.exhausted for ch in channels)
+                    or self.ended
+                )
+                values = self._take(channels)
+            if values is None:
+                return
+            yield from values
+
+    def _take(self, channels: list[InChannel]) -> list[Any] | None:
+        for channel in channels:
+            if channel.inbox:
+                batch = channel.inbox[0]
+                channel.take(batch.count)
+                channel.finish(batch.count)
+                self.plane.wakeup.set()
+                return self._codec.decode_batch(batch.body, batch.count)
+        return None
+
+    def discard_results(self) -> None:
+        """Read and drop what nobody will read, so that the run can end."""
+        self._discard = True
+        self.plane.wakeup.set()
+
+    def close(self) -> None:
+        """End the thread; called when no process of the run is left."""
+        with self.changed:
+            self.ended = True
+            self.changed.notify_all()
+        self.plane.wakeup.set()
+        self._thread.join()
+
+    # --- the thread ------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        plane = self.plane
+        next_stats = monotonic_ns()
+        try:
+            while not self.ended:
+                ready = plane.poller.wait(IDLE_REPORT_S if plane.owing else STATS_S)
+                plane.wakeup.clear(ready)
+                with self.changed:
+                    self._step(idle=not ready)
+                    self.changed.notify_all()
+                if monotonic_ns() >= next_stats:
+                    next_stats = monotonic_ns() + int(STATS_S * 1e9)
+                    self._outbox.append(c.Stats(self._stats()))
+                while self._outbox:
+                    self._dealer.send(c.encode(self._outbox.popleft()))
+        finally:
+            with self.changed:
+                for future in self._requests.values():
+                    future.set_exception(NodeEnded("the run has ended"))
+                self._requests.clear()
+            self._dealer.close(linger=0)
+            plane.close()
+
+    def _step(self, *, idle: bool) -> None:
+        plane = self.plane
+        while self._dealer.poll(0):
+            self._obey(self._dealer.recv())
+        while self._opening:
+            plane.add_out_edge(*self._opening.popleft())
+        plane.receive()
+        if self._discard:
+            for channel in plane.in_channels.values():
+                while channel.inbox:
+                    count = channel.inbox[0].count
+                    channel.take(count)
+                    channel.finish(count)
+        plane.grant(idle=idle)
+        if self._ran and not self._drained and plane.fed and plane.exhausted:
+            self._drained = True
+            self._outbox.append(c.Drained())
+        if self._drain is not None and not self._drain_sent and self._settled():
+            self._outbox.append(self._drain)
+            self._drain_sent = True
+
+    def _settled(self) -> bool:
+        return not self._opening and all(
+            edge.settled or edge.closed for edge in self.plane.out_edges
+        )
+
+    def _obey(self, data: bytes) -> None:
+        try:
+            message = c.decode(data)
+        except ProtocolError:
+            return
+        match message:
+            case c.Assign():
+                host = "127.0.0.1" if self._options.transport == "tcp" else None
+                endpoints = self.plane.bind(lambda: fresh_endpoint(self._run_dir, host))
+                self._outbox.append(c.Bound(endpoints))
+            case c.Link():
+                self._outbox.append(c.Linked())
+            case c.Run():
+                self._ran = True
+            case c.Process(phase):
+                self.phase = phase
+            case c.Stop() | c.Abort():
+                self.phase = "stopping" if isinstance(message, c.Stop) else "aborting"
+                self._outbox.append(c.Stopped(self._stats()))
+            case c.StatusReply(request, status):
+                self._resolve(request, status)
+            case c.Located(request, channels):
+                self._resolve(request, channels)
+            case c.Finished(report):
+                self.report = RunReport.from_dict(report)
+                self.phase = "finished"
+
+    def _resolve(self, request: int, answer: Any) -> None:
+        future = self._requests.get(request)
+        if future is not None:
+            future.set_result(answer)
+
+    def _stats(self) -> list[Any]:
+        return self.plane.stats(NodeStats()).to_wire()
+
+    def _on_violation(self, text: str) -> None:
+        self._outbox.append(c.Failed("protocol", text, ""))

@@ -1,0 +1,179 @@
+"""Options of nodes, edges and runs: checked when given, frozen afterwards.
+
+One dataclass a scope. A wrong value raises :class:`~dflow.errors.OptionError` at the line
+that gave it, with what was expected and what was got.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+from dflow.errors import OptionError, did_you_mean
+from dflow.message import Priority
+
+__all__ = [
+    "DEFAULT_CAPACITY",
+    "DEFAULT_MAX_BYTES",
+    "EdgeOptions",
+    "NodeOptions",
+    "RunOptions",
+    "parse_bytes",
+]
+
+DEFAULT_CAPACITY = 1024
+DEFAULT_MAX_BYTES = 64 * 1024 * 1024
+MAX_CAPACITY = 1 << 20
+MAX_REPLICAS = 256
+MAX_CONCURRENCY = 4096
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+_POLICIES = ("block",)
+_ON_ERROR = ("skip", "stop")
+
+
+def parse_bytes(value: int | str, what: str = "max_bytes") -> int:
+    """Return a size in bytes from ``64_000_000`` or ``"64MB"`` / ``"64MiB"``."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise OptionError(f"{what}: expected bytes as int or text like '64MB', got {value!r}")
+    if isinstance(value, int):
+        size = value
+    else:
+        match = _SIZE.fullmatch(value)
+        if match is None or match[2].upper() not in _UNITS:
+            raise OptionError(f"{what}: expected bytes like '64MB' or '512KiB', got {value!r}")
+        size = int(float(match[1]) * _UNITS[match[2].upper()])
+    if size < 1:
+        raise OptionError(f"{what}: expected at least 1 byte, got {value!r}")
+    return size
+
+
+def _whole(what: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise OptionError(f"{what}: expected a whole number from {low} to {high}, got {value!r}")
+
+
+def _seconds(what: str, value: object, *, zero: bool = False) -> None:
+    good = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not good or not (value >= 0 if zero else value > 0) or value == float("inf"):  # type: ignore[operator]  # narrowed by `good`
+        raise OptionError(f"{what}: expected seconds > 0, got {value!r}")
+
+
+def _one_of(what: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        names = ", ".join(repr(name) for name in allowed)
+        raise OptionError(f"{what}: expected one of {names}, got {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """How a node runs.
+
+    ``replicas``: number of worker processes. ``concurrency``: how many messages an
+    ``async def`` handler may have under way. ``tick_s``: seconds between ``on_tick``.
+    ``on_error``: ``"skip"`` counts and logs, ``"stop"`` ends the run.
+    """
+
+    name: str | None = None
+    replicas: int = 1
+    concurrency: int = 1
+    tick_s: float | None = None
+    on_error: str = "skip"
+
+    def __post_init__(self) -> None:
+        if self.name is not None and not isinstance(self.name, str):
+            raise OptionError(f"name: expected text, got {self.name!r}")
+        _whole("replicas", self.replicas, 1, MAX_REPLICAS)
+        _whole("concurrency", self.concurrency, 1, MAX_CONCURRENCY)
+        if self.tick_s is not None:
+            _seconds("tick_s", self.tick_s)
+        _one_of("on_error", self.on_error, _ON_ERROR)
+
+    def updated(self, changes: Mapping[str, Any]) -> NodeOptions:
+        """Return a copy with ``changes``; an unknown option raises `OptionError`."""
+        return _updated(self, changes, "options()")
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeOptions:
+    """How an edge carries messages.
+
+    ``capacity`` (messages) and ``max_bytes`` (bytes) bound each of its channels.
+    ``key`` routes each key to one replica: a field name, an attribute name, or a callable.
+    ``priority`` is the band; ``None`` takes the input port's, then NORMAL.
+    """
+
+    policy: str = "block"
+    capacity: int = DEFAULT_CAPACITY
+    max_bytes: int = DEFAULT_MAX_BYTES
+    key: str | Callable[[Any], Any] | None = None
+    priority: Priority | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("policy", self.policy, _POLICIES)
+        _whole("capacity", self.capacity, 1, MAX_CAPACITY)
+        object.__setattr__(self, "max_bytes", parse_bytes(self.max_bytes))
+        if self.key is not None and not isinstance(self.key, str) and not callable(self.key):
+            raise OptionError(f"key: expected a field name or a callable, got {self.key!r}")
+        if self.priority is not None and not isinstance(self.priority, Priority):
+            raise OptionError(f"priority: expected a dflow.Priority, got {self.priority!r}")
+
+    def updated(self, changes: Mapping[str, Any]) -> EdgeOptions:
+        """Return a copy with ``changes``; an unknown option raises `OptionError`."""
+        return _updated(self, changes, "edge()")
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run behaves.
+
+    ``transport``: ``"ipc"`` (private directory) or ``"tcp"`` (loopback). ``start_method``:
+    ``"fork"`` or ``"spawn"``; ``None`` picks fork on Linux. ``drain_timeout_s``: what a
+    requested drain may take before the rest is abandoned. ``start_timeout_s``: from the
+    first process to all nodes ready. ``log``: ``"human"`` or ``"json"`` lines on stderr.
+    ``check_types``: check every emitted value against its port's type.
+    """
+
+    transport: str = "ipc"
+    start_method: str | None = None
+    drain_timeout_s: float = 30.0
+    start_timeout_s: float = 60.0
+    stats_interval_s: float = 0.25
+    log: str = "human"
+    log_level: str = "INFO"
+    check_types: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of("transport", self.transport, ("ipc", "tcp"))
+        if self.start_method is not None:
+            _one_of("start_method", self.start_method, ("fork", "spawn"))
+        _seconds("drain_timeout_s", self.drain_timeout_s, zero=True)
+        _seconds("start_timeout_s", self.start_timeout_s)
+        _seconds("stats_interval_s", self.stats_interval_s)
+        _one_of("log", self.log, ("human", "json"))
+        levels = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
+        _one_of("log_level", self.log_level, levels)
+        if not isinstance(self.check_types, bool):
+            raise OptionError(f"check_types: expected True or False, got {self.check_types!r}")
+
+    def updated(self, changes: Mapping[str, Any]) -> RunOptions:
+        """Return a copy with ``changes``; an unknown option raises `OptionError`."""
+        return _updated(self, changes, "run()")
+
+
+_Options = TypeVar("_Options", NodeOptions, EdgeOptions, RunOptions)
+
+
+def _updated(options: _Options, changes: Mapping[str, Any], what: str) -> _Options:
+    known = [f.name for f in fields(options)]
+    for name in changes:
+        if name not in known:
+            raise OptionError(
+                f"{what}: unknown option {name!r}{did_you_mean(name, known)}"
+                f" (the options are {', '.join(known)})"
+            )
+    return replace(options, **changes)

@@ -1,0 +1,338 @@
+"""Running a graph from Python: `start` gives a `Run`, `run` waits for its report.
+
+A `Run` is a handle: it may be used from any thread, and several runs may be under way in
+one process. Leaving its ``with`` block drains the run and waits for it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from dflow import errors
+from dflow.errors import PortError, RunError, StartError
+from dflow.graph.plan import Plan
+from dflow.launch.handle import Handle
+from dflow.launch.local import Launched, launch
+from dflow.launch.preload import check_not_preloading
+from dflow.launch.protocol import COORDINATOR, AgentGone, Event, Exited
+from dflow.options import RunOptions
+from dflow.report import RunReport, RunStatus
+from dflow.wire.codec import Codec
+
+if TYPE_CHECKING:
+    from dflow.graph.builder import Graph
+    from dflow.graph.node import Node
+    from dflow.graph.ports import BoundInput, BoundOutput
+
+__all__ = ["Run", "run", "start"]
+
+EPOCH = 1
+STATUS_INTERVAL_S = 0.25
+_LIVE = ("running", "draining")
+_FAILURES: dict[str, type[RunError]] = {
+    "worker_died": errors.WorkerDied,
+    "hook_failed": errors.HookFailed,
+    "start_failed": errors.StartError,
+    "drain_timeout": errors.DrainTimeout,
+    "stop_timeout": errors.DrainTimeout,
+}
+
+OnStatus = Callable[[RunStatus], None]
+
+
+def start(
+    graph: Graph, *, results: Node | BoundOutput | Sequence[Any] = (), **run_options: Any
+) -> Run:
+    """Start ``graph`` and return once every node is ready and the sources run.
+
+    ``results`` names nodes or outputs to be read here with `Run.results`. ``run_options`` are
+    the fields of `RunOptions`. Raises `GraphError` (with every problem found), `OptionError`,
+    `StartError` when a process cannot start, `HookFailed` when an ``on_start`` raises.
+    """
+    check_not_preloading()
+    options = RunOptions().updated(run_options)
+    ports = _result_ports(graph, results)
+    return Run(graph, graph.plan(ports), options)
+
+
+def run(
+    graph: Graph,
+    *,
+    progress: bool = False,
+    on_status: OnStatus | None = None,
+    **run_options: Any,
+) -> RunReport:
+    """Run ``graph`` until it is drained and return its report.
+
+    Called in the main thread, Ctrl-C once (or SIGTERM) drains and returns the report, Ctrl-C
+    twice stops now and raises KeyboardInterrupt. ``progress`` shows live rates on stderr;
+    ``on_status`` is called about four times a second. Raises as `start` and `Run.wait` do.
+    """
+    started = start(graph, **run_options)
+    with _Signals(started), _Progress(progress) as shown:
+        return started.watch([s for s in (shown, on_status) if s is not None])
+
+
+def _result_ports(graph: Graph, results: Any) -> tuple[BoundOutput, ...]:
+    listed = results if isinstance(results, (list, tuple)) else [results]
+    return tuple(result.as_output() for result in listed)
+
+
+class Run:
+    """A run under way. ``run_id`` names it in logs and reports."""
+
+    def __init__(self, graph: Graph, plan: Plan, options: RunOptions) -> None:
+        self.run_id = secrets.token_hex(4)
+        self._graph = graph
+        self._plan = plan
+        self._options = options
+        self._coordinator_exit: Exited | None = None
+        self._gone = threading.Event()
+        self._agent_gone: AgentGone | None = None
+        self._interrupted = False
+        self._failure: RunError | None = None
+        token = secrets.token_urlsafe(24)
+        self._handle: Handle | None = None
+        self._launched: Launched = launch(
+            graph, plan, options, run_id=self.run_id, token=token, epoch=EPOCH,
+            on_event=self._on_event,
+        )  # fmt: skip
+        self._handle = Handle(
+            plan,
+            options,
+            token=token,
+            epoch=EPOCH,
+            endpoint=self._launched.endpoint,
+            run_dir=self._launched.run_dir,
+            codec=Codec(graph.types()),
+            edge_key=graph.edge_key,
+        )
+        try:
+            self._await_start()
+        except BaseException:
+            self._launched.kill()
+            self._handle.close()
+            raise
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, Exited) and event.worker == COORDINATOR:
+            self._coordinator_exit = event
+        elif isinstance(event, AgentGone):
+            self._agent_gone = event
+            self._gone.set()
+            if self._handle is not None:
+                with self._handle.changed:
+                    self._handle.changed.notify_all()
+
+    def _await_start(self) -> None:
+        handle = self._handle
+        assert handle is not None
+        with handle.changed:
+            handle.changed.wait_for(
+                lambda: handle.phase in (*_LIVE, "stopping", "finished") or self._gone.is_set()
+            )
+        if handle.phase == "finished" or self._gone.is_set():
+            report = self._end()
+            if report.error is not None:
+                raise self._error(report)
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> str:
+        """The phase of the run: ``running``, ``draining``, …, ``finished``."""
+        return self._handle.phase if self._handle is not None else "waiting"
+
+    @property
+    def report(self) -> RunReport | None:
+        """The report, once the run is over."""
+        return self._handle.report if self._handle is not None and self._gone.is_set() else None
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids of the workers that live, by ``node[replica]``, and ``coordinator``."""
+        return {str(worker): pid for worker, pid in self._launched.pids.items()}
+
+    def status(self) -> RunStatus:
+        """Return live counters of every node and edge; raises `NodeEnded` after the end."""
+        assert self._handle is not None
+        return self._handle.status()
+
+    def results(self, port: Node | BoundOutput | str | None = None) -> Iterator[Any]:
+        """Yield what an output emits, in this process, until its node has ended.
+
+        The output must be named in ``start(results=...)``; with only one, ``port`` is not
+        needed. The edge is bounded like any other: who does not read slows the graph down.
+        """
+        assert self._handle is not None
+        declared = [e.input for e in self._plan.edges if e.receiver == "run"]
+        if port is None and len(declared) == 1:
+            return self._handle.results(declared[0])
+        wanted = port if isinstance(port, str) or port is None else str(port.as_output())
+        if wanted not in declared:
+            names = ", ".join(declared) or "none"
+            raise PortError(
+                f"results: expected an output named in start(results=[...]) (there: {names}), "
+                f"got {wanted}"
+            )
+        return self._handle.results(wanted)
+
+    # --- acting ----------------------------------------------------------------------------------
+
+    def send(
+        self, target: Node | BoundInput, value: Any, *, timeout_s: float | None = None
+    ) -> None:
+        """Send ``value`` to an input of a running node; waits while the node has no credit.
+
+        Raises `EncodeError` if it cannot travel, `NodeEnded` if the node takes no more,
+        `TimeoutError` after ``timeout_s`` without credit.
+        """
+        assert self._handle is not None
+        into = target.as_input()
+        self._handle.send(into.node.name, into.name, value, timeout_s)
+
+    def stop(self) -> None:
+        """Ask the run to drain: sources end, everything in flight is handled. Returns at once."""
+        assert self._handle is not None
+        self._handle.request_drain(self._options.drain_timeout_s)
+
+    def abort(self, reason: str = "aborted by the user") -> None:
+        """Ask the run to end now; what is in flight is abandoned and counted."""
+        assert self._handle is not None
+        self._handle.request_abort(reason)
+
+    def wait(self, timeout_s: float | None = None) -> RunReport:
+        """Wait for the end and return the report.
+
+        Raises `TimeoutError`; `WorkerDied`, `HookFailed`, `DrainTimeout`, `CoordinatorDied` or
+        `AgentDied` (with ``.report``) if the run failed. A run that was aborted on request
+        returns its report.
+        """
+        if not self._gone.wait(timeout_s):
+            raise TimeoutError(f"the run has not ended within {timeout_s:g} s (it goes on)")
+        report = self._end()
+        if report.error is not None and report.outcome != "aborted":
+            raise self._error(report)
+        return report
+
+    def watch(self, observers: Sequence[OnStatus]) -> RunReport:
+        """Wait like `wait`, calling ``observers`` with the status about four times a second."""
+        while observers and not self._gone.wait(STATUS_INTERVAL_S):
+            try:
+                status = self.status()
+            except (errors.NodeEnded, TimeoutError):
+                continue
+            for observer in observers:
+                observer(status)
+        return self.wait()
+
+    def _end(self) -> RunReport:
+        self._gone.wait()
+        handle = self._handle
+        assert handle is not None
+        handle.close()
+        if handle.report is None:
+            handle.report = self._report_of_the_dead()
+        return handle.report
+
+    def _report_of_the_dead(self) -> RunReport:
+        """Return what can be said when the coordinator had no last word."""
+        gone, ended = self._agent_gone, self._coordinator_exit
+        if gone is not None and not gone.orderly:
+            kind, what = errors.AgentDied, f"the agent died ({_how(gone.code, gone.signal)})"
+        elif ended is not None:
+            how = _how(ended.code, ended.signal)
+            kind, what = errors.CoordinatorDied, f"the coordinator died ({how})"
+        else:
+            kind, what = errors.CoordinatorDied, "the run's processes ended without a report"
+        text = f"{what}; every process of the run was ended with it, messages in flight are lost"
+        self._failure = kind(text)
+        return RunReport(
+            self._plan.name, self.run_id, "failed", 0.0, 0.0, 0.0, text, "process_died"
+        )
+
+    def _error(self, report: RunReport) -> RunError:
+        if self._failure is None:
+            kind = _FAILURES.get(report.error_kind or "", RunError)
+            self._failure = kind(report.error or report.outcome)
+        self._failure.report = report
+        return self._failure
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        assert self._handle is not None
+        if self._gone.is_set():
+            self._end()
+            return
+        self._handle.discard_results()
+        if kind is None:
+            self.stop()
+            self.wait()
+        else:
+            self.abort(f"the with block was left by {kind.__name__}")
+            self._end()
+
+
+def _how(code: int | None, signum: int | None) -> str:
+    return signal.Signals(signum).name if signum is not None else f"exit code {code}"
+
+
+class _Signals:
+    """Ctrl-C once drains, twice stops now; SIGTERM drains. Main thread only."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._count = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number, ordinary in (
+            (signal.SIGINT, signal.default_int_handler),
+            (signal.SIGTERM, signal.SIG_DFL),
+        ):
+            if signal.getsignal(number) is ordinary:
+                self._before[number] = signal.signal(number, self._on_signal)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._count += number == signal.SIGINT
+        if self._count > 1:
+            self._run.abort("interrupted twice")
+            raise KeyboardInterrupt
+        self._run.stop()
+
+
+class _Progress:
+    """The progress display, imported only when it is asked for."""
+
+    def __init__(self, wanted: bool) -> None:
+        self._display: Any = None
+        if wanted:
+            from dflow.telemetry.progress import Progress
+
+            self._display = Progress()
+
+    def __enter__(self) -> OnStatus | None:
+        if self._display is None:
+            return None
+        self._display.__enter__()
+        update: OnStatus = self._display.update
+        return update
+
+    def __exit__(self, *exc: object) -> None:
+        if self._display is not None:
+            self._display.__exit__(*exc)

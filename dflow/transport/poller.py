@@ -1,0 +1,61 @@
+"""Waiting for sockets, and being woken by another thread while waiting."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Container
+from typing import Any
+
+import zmq
+
+__all__ = ["Poller", "Wakeup"]
+
+
+class Wakeup:
+    """A file descriptor another thread can make readable; ``set`` never blocks."""
+
+    __slots__ = ("_write", "fd")
+
+    def __init__(self) -> None:
+        self.fd, self._write = os.pipe()
+        os.set_blocking(self.fd, False)
+        os.set_blocking(self._write, False)
+
+    def set(self) -> None:
+        """Wake the waiter, now or when it next waits."""
+        with contextlib.suppress(BlockingIOError, OSError):  # full: it is awake anyway
+            os.write(self._write, b"\0")
+
+    def clear(self, ready: Container[Any] | None = None) -> None:
+        """Forget wakeups so far; with ``ready``, only if it is among what can be read."""
+        if ready is not None and self.fd not in ready:
+            return
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.fd, 4096)
+
+    def close(self) -> None:
+        """Close both ends."""
+        os.close(self.fd)
+        os.close(self._write)
+
+
+class Poller:
+    """Which of the registered sockets and descriptors can be read."""
+
+    __slots__ = ("_poll", "_poller", "descriptors")
+
+    def __init__(self) -> None:
+        self.descriptors: list[int] = []
+        self._poller = zmq.Poller()
+        self._poll = self._poller.poll
+
+    def add(self, source: Any) -> None:
+        """Watch a socket or a file descriptor."""
+        self._poller.register(source, zmq.POLLIN)
+        self.descriptors.append(source if isinstance(source, int) else source.getsockopt(zmq.FD))
+
+    def wait(self, timeout_s: float | None) -> list[Any]:
+        """Return what can be read; waits ``timeout_s`` at most (None: for ever), rounded up to ms."""
+        timeout = -1 if timeout_s is None else int(timeout_s * 1000 + 0.999)
+        return [source for source, _ in self._poll(timeout)]

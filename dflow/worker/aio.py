@@ -1,0 +1,188 @@
+"""``async def`` handlers, hooks and sources: an asyncio loop inside the worker's own loop.
+
+The worker's main thread runs the event loop only while it waits: until a socket is readable,
+a task is done, or a timer is due. So tasks run between two looks at the sockets, and no
+third thread exists. A message is *taken* when its task starts and *done* when that task and
+all tasks of earlier messages of its channel have ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from dflow.clock import monotonic_ns
+from dflow.flow.in_edge import InChannel
+from dflow.worker.dispatch import OnError
+
+if TYPE_CHECKING:
+    from dflow.worker.context import Emit
+    from dflow.worker.plane import Gate
+
+__all__ = ["AsyncRunner", "AsyncSource"]
+
+
+class AsyncRunner:
+    """Runs up to ``concurrency`` coroutines at once."""
+
+    def __init__(self, concurrency: int, emit: Emit, on_error: OnError) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._concurrency = concurrency
+        self._emit = emit
+        self._on_error = on_error
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._tickets: dict[int, deque[list[bool]]] = {}
+        self._awake = asyncio.Event()
+        self._watched: set[int] = set()
+        self.errors = 0
+        self.busy_ns = 0
+
+    @property
+    def free(self) -> int:
+        """How many more coroutines may be started now."""
+        return self._concurrency - len(self._tasks)
+
+    @property
+    def active(self) -> bool:
+        """Whether any coroutine is under way."""
+        return bool(self._tasks)
+
+    def start(self, call: Callable[[], Any], channel: InChannel) -> None:
+        """Start handling one message of ``channel``."""
+        ticket = [False]
+        self._tickets.setdefault(channel.number, deque()).append(ticket)
+        self.spawn(self._handle(call, channel, ticket))
+
+    def spawn(self, coroutine: Any) -> None:
+        """Run a coroutine as one of the tasks."""
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._awake.set()
+        if not task.cancelled():
+            task.exception()  # retrieved: `_handle` has reported it
+
+    async def _handle(
+        self, call: Callable[[], Any], channel: InChannel, ticket: list[bool]
+    ) -> None:
+        try:
+            await self.emit_results(call())
+        except Exception as error:
+            self.errors += 1
+            self._on_error(error, "handler")
+        finally:
+            ticket[0] = True
+            tickets = self._tickets[channel.number]
+            while tickets and tickets[0][0]:
+                tickets.popleft()
+                channel.finish(1)
+
+    async def emit_results(self, results: Any) -> None:
+        """Emit what a coroutine returns or an async generator yields."""
+        if hasattr(results, "__aiter__"):
+            async for value in results:
+                if value is not None:
+                    self.emit(value)
+        else:
+            value = await results
+            if value is not None:
+                self.emit(value)
+
+    def emit(self, value: Any) -> None:
+        """Emit, and let the main loop look at the wire soon."""
+        self._emit(value)
+        self._awake.set()
+
+    def call(self, coroutine: Any) -> None:
+        """Run a hook's coroutine (or async generator) to its end."""
+        self._loop.run_until_complete(self.emit_results(coroutine))
+
+    def wait(self, descriptors: Iterable[int], timeout_s: float | None) -> None:
+        """Run tasks until one ends, a descriptor is readable, or ``timeout_s`` has passed."""
+        for fd in descriptors:
+            if fd not in self._watched:
+                self._watched.add(fd)
+                self._loop.add_reader(fd, self._awake.set)
+        began = monotonic_ns()
+        self._loop.run_until_complete(self._until_awake(timeout_s))
+        self.busy_ns += monotonic_ns() - began if self._tasks else 0
+
+    async def _until_awake(self, timeout_s: float | None) -> None:
+        if timeout_s == 0:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._awake.wait()
+        except TimeoutError:
+            pass
+        self._awake.clear()
+
+    def cancel(self) -> None:
+        """Cancel every task and let it clean up."""
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            self._loop.run_until_complete(asyncio.wait(self._tasks, timeout=1.0))
+
+    def close(self) -> None:
+        """Release the event loop."""
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+
+
+class AsyncSource:
+    """Drives an async generator, one value ahead of the gate."""
+
+    def __init__(
+        self,
+        values: AsyncIterator[Any],
+        runner: AsyncRunner,
+        gate: Gate,
+        on_error: OnError,
+    ) -> None:
+        self._values = values
+        self._runner = runner
+        self._gate = gate
+        self._on_error = on_error
+        self._pulling = False
+        self.errors = 0
+        self.exhausted = False
+        self.busy_ns = 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a value is being waited for."""
+        return self._pulling
+
+    def turn(self) -> None:
+        """Make sure that values are being pulled."""
+        if not self._pulling and not self.exhausted:
+            self._pulling = True
+            self._runner.spawn(self._pull())
+
+    async def _pull(self) -> None:
+        try:
+            while not self._gate.shut and not self.exhausted:
+                value = await anext(self._values)
+                if value is not None:
+                    self._runner.emit(value)
+        except StopAsyncIteration:
+            self.exhausted = True
+        except Exception as error:
+            self.errors += 1
+            self.exhausted = True
+            self._on_error(error, "source")
+        finally:
+            self._pulling = False
+
+    def close(self) -> None:
+        """End the source: cancel what it waits for."""
+        self.exhausted = True
+        self._runner.cancel()

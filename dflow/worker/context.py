@@ -1,0 +1,144 @@
+"""What user code sees of dflow, and the first step of a message's way: emit.
+
+Emit encodes at once, so the value is frozen and a value that cannot travel raises at the
+line that emitted it. It never blocks: it appends to a lane and, when a batch is full or
+credit has run out, lets the data plane look at the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dflow.errors import PortError
+from dflow.flow.out_edge import OutEdge
+from dflow.message import Headers
+
+if TYPE_CHECKING:
+    from loguru import Logger
+
+    from dflow.graph.node import Node
+    from dflow.worker.plane import DataPlane
+
+__all__ = ["Context", "Metrics", "Unconsumed", "make_emitters"]
+
+Emit = Callable[[Any], None]
+
+
+class Metrics:
+    """A node's own numbers; they appear in the status and in the report.
+
+    ``count`` adds up over replicas, and so does ``gauge`` (last value of each replica).
+    """
+
+    __slots__ = ("values",)
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
+
+    def count(self, name: str, amount: float = 1) -> None:
+        """Add ``amount`` to the counter ``name``."""
+        self.values[name] = self.values.get(name, 0) + amount
+
+    def gauge(self, name: str, value: float) -> None:
+        """Set ``name`` to ``value``."""
+        self.values[name] = value
+
+
+class Context:
+    """Given to hooks, and to functions with a parameter annotated ``Context``.
+
+    ``node``, ``replica``, ``run_id`` name the place; ``log`` is a loguru logger with the
+    three bound; ``metrics`` are the node's own numbers; ``headers`` describe the batch the
+    message at hand came in (None in a source or a hook); ``stopping`` turns true when the
+    node was asked to drain, so that a long-running source can end by itself.
+    """
+
+    __dflow_context__: ClassVar[bool] = True
+    __slots__ = ("_emitters", "headers", "log", "metrics", "node", "replica", "run_id", "stopping")
+
+    def __init__(self, node: str, replica: int, run_id: str, log: Logger) -> None:
+        self.node = node
+        self.replica = replica
+        self.run_id = run_id
+        self.log = log
+        self.metrics = Metrics()
+        self.headers: Headers | None = None
+        self.stopping = False
+        self._emitters: dict[str, Emit] = {}
+
+    def attach(self, emitters: dict[str, Emit]) -> None:
+        """Connect `emit` to the outputs; dflow calls this once, before `on_start`."""
+        self._emitters = emitters
+
+    def emit(self, value: Any, port: str = "out") -> None:
+        """Emit ``value`` on the output ``port``; never blocks.
+
+        Raises `EncodeError` if the value cannot travel, `PortError` for an unknown port.
+        """
+        try:
+            emit = self._emitters[port]
+        except KeyError:
+            known = ", ".join(repr(name) for name in self._emitters) or "none"
+            raise PortError(
+                f"node {self.node}: expected an output port ({known}), got {port!r}"
+            ) from None
+        emit(value)
+
+
+class Unconsumed:
+    """Counts what is emitted on an output that nobody consumes."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, value: Any) -> None:
+        self.count += 1
+
+
+def make_emitters(node: Node, plane: DataPlane, encode: Callable[[Any], bytes]) -> dict[str, Emit]:
+    """Return an emit function for each output of ``node``."""
+    found: dict[str, Emit] = {}
+    for port in node.outputs:
+        edges = [e for e in plane.out_edges if plane.plan.edges[e.index].output == port]
+        if not edges:
+            found[port] = Unconsumed()
+        elif len(edges) == 1 and edges[0].key is None:
+            found[port] = _emit_to_one_lane(edges[0], plane.attend, encode)
+        else:
+            found[port] = _emit_to_edges(edges, plane.attend, encode)
+    return found
+
+
+def _emit_to_one_lane(
+    edge: OutEdge, attend: Callable[[], None], encode: Callable[[Any], bytes]
+) -> Emit:
+    (lane,) = edge.lanes
+    pending = lane.pending
+    append = pending.append
+
+    def emit(value: Any) -> None:  # `Lane.push`, inlined: this runs once a message
+        payload = encode(value)
+        append(payload)
+        lane.queued_bytes = queued = lane.queued_bytes + len(payload)
+        if len(pending) >= lane.mark or queued >= lane.byte_mark:
+            attend()
+
+    return emit
+
+
+def _emit_to_edges(
+    edges: list[OutEdge], attend: Callable[[], None], encode: Callable[[Any], bytes]
+) -> Emit:
+    def emit(value: Any) -> None:
+        payload = encode(value)
+        lanes = [edge.lane_for(value, encode) for edge in edges]  # may raise: before any push
+        wanted = False
+        for lane in lanes:
+            wanted = lane.push(payload) or wanted
+        if wanted:
+            attend()
+
+    return emit

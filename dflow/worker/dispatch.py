@@ -1,0 +1,204 @@
+"""The last step of a message's way: a batch's messages through the user's handler.
+
+Work is done in *turns* of about half a millisecond, or one message if that takes longer.
+Between turns the worker looks at its sockets: higher bands first, credit, commands. A turn
+ends early when the gate shuts: an output is out of credit, a command has come, or the pulse
+thread wants the wire looked at.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from dflow.clock import monotonic_ns
+from dflow.errors import DecodeError, EncodeError
+from dflow.flow.in_edge import InChannel
+from dflow.worker.faults import Interrupted
+
+if TYPE_CHECKING:
+    from dflow.graph.node import Handler
+    from dflow.worker.context import Context, Emit
+    from dflow.worker.plane import Gate
+    from dflow.wire.codec import Codec
+
+__all__ = ["TURN_NS", "Dispatcher", "Turns"]
+
+TURN_NS = 500_000
+"""Length of a turn: long enough that looking at the sockets costs a few percent."""
+
+MAX_TURN = 512
+
+OnError = Callable[[BaseException, str], None]
+
+
+class Turns:
+    """How many messages make a turn: follows the measured cost, doubling at most."""
+
+    __slots__ = ("busy_ns", "size")
+
+    def __init__(self) -> None:
+        self.size = 1
+        self.busy_ns = 0
+
+    def measured(self, messages: int, elapsed_ns: int) -> None:
+        """Adapt to a turn that took ``elapsed_ns`` for ``messages``."""
+        self.busy_ns += elapsed_ns
+        if elapsed_ns > TURN_NS:
+            self.size = max(1, min(self.size, messages * TURN_NS // elapsed_ns))
+        elif messages >= self.size and elapsed_ns < TURN_NS // 2:
+            self.size = min(self.size * 2, MAX_TURN)
+
+
+class Dispatcher:
+    """Runs synchronous handlers. ``paused`` generators are resumed when there is credit."""
+
+    __slots__ = (
+        "_codec", "_ctx", "_emit", "_gate", "_handlers", "_on_error", "_turns",
+        "errors", "handled", "other_ns", "paused",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        handlers: dict[str, Handler],
+        emit: Emit,
+        codec: Codec,
+        gate: Gate,
+        ctx: Context,
+        on_error: OnError,
+    ) -> None:
+        self._handlers = handlers
+        self._emit = emit
+        self._codec = codec
+        self._gate = gate
+        self._ctx = ctx
+        self._on_error = on_error
+        self._turns = {port: Turns() for port in handlers}
+        self.handled = 0
+        self.errors = 0
+        self.other_ns = 0  # hooks, ticks and resumed generators
+        self.paused: tuple[Iterator[Any], InChannel | None] | None = None
+
+    @property
+    def busy_ns(self) -> int:
+        """Nanoseconds spent in user code (and in emit, which it calls)."""
+        return self.other_ns + sum(turns.busy_ns for turns in self._turns.values())
+
+    def turn(self, channel: InChannel) -> None:
+        """Hand messages of the channel's first batch to the handler, for about one turn."""
+        handler = self._handlers[channel.port]
+        turns = self._turns[channel.port]
+        values = self._next_values(channel, turns.size)
+        if not values:
+            return
+        began = monotonic_ns()
+        if handler.is_generator:
+            used = self._generators(handler.call, values)
+            if self.paused is not None:
+                self.paused = (self.paused[0], channel)
+        else:
+            used = self._calls(handler.call, values)
+        turns.measured(used, monotonic_ns() - began)
+        self._ctx.headers = None
+        self.handled += used
+        channel.take(used)
+        channel.finish(used if self.paused is None else used - 1)
+
+    def take(self, channel: InChannel, most: int) -> list[Any]:
+        """Take up to ``most`` messages off the channel, to be handled as tasks."""
+        values = self._next_values(channel, most)
+        self.handled += len(values)
+        if values:
+            channel.take(len(values))
+        return values
+
+    def _next_values(self, channel: InChannel, most: int) -> list[Any]:
+        """Return up to ``most`` messages of the first batch; [] if it could not be decoded."""
+        batch = channel.inbox[0]
+        if batch.values is None:
+            try:
+                batch.values = self._codec.decode_batch(batch.body, batch.count)
+            except DecodeError as error:
+                self._undecodable(channel, batch.count, error)
+                return []
+            batch.body = None
+        self._ctx.headers = batch.headers
+        return batch.values[batch.position : batch.position + most]
+
+    def _calls(self, call: Callable[[Any], Any], values: list[Any]) -> int:
+        emit = self._emit
+        gate = self._gate
+        used = 0
+        result = None
+        try:
+            for value in values:
+                used += 1
+                result = call(value)
+                if result is not None:
+                    emit(result)
+                if gate.shut:
+                    break
+        except Interrupted:
+            pass
+        except Exception as error:
+            if isinstance(error, EncodeError) and isinstance(result, types.GeneratorType):
+                self.drain(result)  # a plain function that returned a generator object
+            else:
+                self._failed(error, "handler")
+        return used
+
+    def _generators(self, call: Callable[[Any], Any], values: list[Any]) -> int:
+        used = 0
+        for value in values:
+            used += 1
+            try:
+                results = iter(call(value) or ())
+            except Exception as error:
+                self._failed(error, "handler")
+                continue
+            if not self.drain(results) or self._gate.shut:
+                break
+        return used
+
+    def resume(self) -> None:
+        """Go on with the generator that waited for credit."""
+        if self.paused is None:
+            return
+        results, channel = self.paused
+        self.paused = None
+        began = monotonic_ns()
+        if self.drain(results):
+            if channel is not None:
+                channel.finish(1)
+        else:
+            self.paused = (results, channel)
+        self.other_ns += monotonic_ns() - began
+
+    def drain(self, results: Iterator[Any]) -> bool:
+        """Emit what ``results`` yields; False if it was paused for lack of credit."""
+        emit = self._emit
+        gate = self._gate
+        try:
+            for result in results:
+                if result is not None:
+                    emit(result)
+                if gate.shut:
+                    self.paused = (results, None)
+                    return False
+        except Interrupted:
+            pass
+        except Exception as error:
+            self._failed(error, "handler")
+        return True
+
+    def _failed(self, error: BaseException, where: str) -> None:
+        self.errors += 1
+        self._on_error(error, where)
+
+    def _undecodable(self, channel: InChannel, count: int, error: DecodeError) -> None:
+        channel.malformed += 1
+        self.errors += count
+        channel.take(count)
+        channel.finish(count)
+        self._on_error(error, f"decoding {channel.edge_id}")

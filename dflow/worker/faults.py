@@ -1,0 +1,62 @@
+"""What goes wrong in user code: interrupting it, describing it, and not drowning in it."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+__all__ = ["ErrorLog", "Interrupted", "describe", "user_traceback"]
+
+_HERE = str(Path(__file__).resolve().parent.parent)
+_FULL_REPORTS = 5
+_EVERY_NS = 1_000_000_000
+
+
+class Interrupted(BaseException):
+    """Raised inside user code that blocks while its node must stop; never reaches a user."""
+
+
+def _user_frames(error: BaseException) -> list[traceback.FrameSummary]:
+    frames = traceback.extract_tb(error.__traceback__)
+    return [frame for frame in frames if not frame.filename.startswith(_HERE)]
+
+
+def describe(error: BaseException) -> str:
+    """Return ``Type: message (file.py:12 in function)``, pointing at the user's own line."""
+    frames = _user_frames(error)
+    text = f"{type(error).__name__}: {error}"
+    if frames:
+        last = frames[-1]
+        text += f" ({last.filename}:{last.lineno} in {last.name})"
+    return text
+
+
+def user_traceback(error: BaseException) -> str:
+    """Return the traceback without dflow's own frames."""
+    lines = ["Traceback (most recent call last):\n"]
+    lines += traceback.format_list(traceback.StackSummary.from_list(_user_frames(error)))
+    lines += traceback.format_exception_only(type(error), error)
+    return "".join(lines).rstrip()
+
+
+class ErrorLog:
+    """Decides which errors are worth a log line: the first few, then one a second."""
+
+    __slots__ = ("_last_ns", "_reported", "_silent")
+
+    def __init__(self) -> None:
+        self._reported = 0
+        self._silent = 0
+        self._last_ns = 0
+
+    def line(self, error: BaseException, where: str, now_ns: int) -> str | None:
+        """Return what to log about ``error``, or None to stay silent for now."""
+        if self._reported >= _FULL_REPORTS and now_ns - self._last_ns < _EVERY_NS:
+            self._silent += 1
+            return None
+        self._last_ns = now_ns
+        self._reported += 1
+        more = f" (and {self._silent} more since the last report)" if self._silent else ""
+        self._silent = 0
+        text = f"{where} raised {describe(error)}; skipped{more}"
+        return f"{text}\n{user_traceback(error)}" if self._reported <= _FULL_REPORTS else text

@@ -1,0 +1,162 @@
+"""The worker's main loop: carries out what `WorkerState` decides, and little else.
+
+One round: look at the sockets (waiting only when there is nothing to do), obey commands, run
+one turn of user code, flush. The data plane's lock is held all the time except in user code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dflow.errors import ProtocolError
+from dflow.wire import control as c
+from dflow.worker import state as s
+
+if TYPE_CHECKING:
+    from dflow.worker.context import Context
+    from dflow.worker.plane import DataPlane
+    from dflow.worker.pulse import Pulse
+    from dflow.worker.work import Work
+
+__all__ = ["WorkerLoop"]
+
+IDLE_REPORT_S = 0.002
+"""An idle worker reports the credit it owes after this long, off the path of paced streams."""
+
+
+class WorkerLoop:
+    """One replica; `run` returns when the coordinator has let it go.
+
+    ``endpoint`` returns a fresh endpoint to bind. ``left`` says why the loop ended; empty is
+    the ordinary way.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        plane: DataPlane,
+        pulse: Pulse,
+        ctx: Context,
+        endpoint: Callable[[], str],
+    ) -> None:
+        self.state = s.WorkerState()
+        self.left: str | None = None
+        self._work = work
+        self._plane = plane
+        self._pulse = pulse
+        self._ctx = ctx
+        self._endpoint = endpoint
+        self._violation: str | None = None
+
+    def run(self) -> None:
+        """Live: from the assignment to being let go by the coordinator."""
+        plane = self._plane
+        plane.lock.acquire()
+        try:
+            while self.left is None:
+                self._look()
+                while self._pulse.commands:
+                    self._handle(self._pulse.commands.popleft())
+                self._advance()
+        finally:
+            plane.lock.release()
+
+    def violated(self, text: str) -> None:
+        """A peer broke the protocol: data may be missing, so the run must end."""
+        self._violation = self._violation or text
+
+    def leave(self, reason: str) -> None:
+        """End the loop from another thread (the coordinator is lost)."""
+        self.left = reason
+        self._plane.gate.shut = True
+        self._plane.wakeup.set()
+
+    def _look(self) -> None:
+        """Wait until there is something to do, then take in what has arrived."""
+        plane = self._plane
+        timeout = self._timeout_s()
+        ready = plane.poller.wait(0 if self._work.active else timeout)
+        if not ready and self._work.active:
+            self._work.wait(timeout)
+            ready = plane.poller.wait(0)
+        plane.wakeup.clear(ready)
+        if ready:
+            plane.receive()
+        plane.grant(idle=not ready and timeout != 0)
+
+    def _timeout_s(self) -> float | None:
+        """Return how long there is nothing to do: 0 when there is work, None for ever."""
+        phase = self.state.phase
+        if self._pulse.commands or self._violation:
+            return 0
+        if phase is s.Phase.RUNNING and self._work.ready():
+            return 0
+        if phase is s.Phase.FLUSHING and self._flushed():
+            return 0
+        waits = [IDLE_REPORT_S] if self._plane.owing else []
+        tick = self._work.until_tick_s() if phase is s.Phase.RUNNING else None
+        return min([*waits, tick], default=None) if tick is not None else min(waits, default=None)
+
+    def _flushed(self) -> bool:
+        return not self._plane.unsent and self._work.dispatch.paused is None
+
+    def _advance(self) -> None:
+        """Do what the phase asks for."""
+        plane, work = self._plane, self._work
+        phase = self.state.phase
+        if self._violation is not None and phase is s.Phase.RUNNING:
+            violation, self._violation = self._violation, None
+            self._handle(s.HookRaised("protocol", violation, ""))
+        elif phase is s.Phase.RUNNING:
+            work.step()
+            plane.flush()
+            if work.raised is not None:
+                self._handle(work.raised)
+            elif work.at_end():
+                self._handle(s.Simple.EXHAUSTED)
+        elif phase is s.Phase.LINKING and plane.welcomed:
+            self._handle(s.Simple.WELCOMED)
+        elif phase is s.Phase.FLUSHING:
+            work.resume()
+            plane.flush()
+            if self._flushed():
+                self._handle(s.Simple.FLUSHED)
+
+    def _handle(self, event: s.Event) -> None:
+        try:
+            instructions = self.state.handle(event)
+        except ProtocolError as error:
+            self._ctx.log.error("{}", error)
+            return
+        for instruction in instructions:
+            self._carry_out(instruction)
+
+    def _carry_out(self, instruction: s.Instruction) -> None:
+        match instruction:
+            case s.Bind():
+                self._pulse.post(c.Bound(self._plane.bind(self._endpoint)))
+            case s.OpenChannels(rows):
+                self._plane.open(rows)
+            case s.CallHook(name):
+                self._call_hook(name)
+            case s.BeginRun():
+                self._work.begin()
+            case s.CloseInputs():
+                self._work.close_inputs()
+            case s.StopWork():
+                self._work.stop()
+            case s.EndChannels():
+                self._plane.grant(idle=True)
+                self._plane.end()
+            case s.Say(message):
+                if isinstance(message, c.Stopped):
+                    message = c.Stopped(self._work.stats().to_wire())
+                self._pulse.post(message)
+            case s.Leave(reason):
+                self.left = reason
+
+    def _call_hook(self, name: str) -> None:
+        raised = self._work.hook(name)
+        self._plane.flush()
+        self._handle(s.HookReturned(name) if raised is None else raised)

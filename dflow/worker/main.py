@@ -1,0 +1,172 @@
+"""A worker process from its first line to its last: wiring, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dflow.errors import GraphError, StartError
+from dflow.graph.plan import Plan, WorkerId
+from dflow.options import RunOptions
+from dflow.telemetry.logs import configure_worker
+from dflow.transport.endpoint import close_context, fresh_endpoint, is_tcp, local_address_towards
+from dflow.wire import control as c
+from dflow.wire.codec import Codec
+from dflow.worker.context import Context
+from dflow.worker.faults import Interrupted
+from dflow.worker.loop import WorkerLoop
+from dflow.worker.plane import DataPlane
+from dflow.worker.pulse import Pulse, install_interrupt
+from dflow.worker.work import Work
+
+if TYPE_CHECKING:
+    from dflow.graph.builder import Graph
+
+__all__ = ["WorkerConfig", "join_worker", "run_worker"]
+
+SWITCH_INTERVAL_S = 0.0005
+"""The pulse thread gets the interpreter this soon while user code computes."""
+
+EXIT_LOST = 3
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """Everything one worker needs. ``run_dir`` empty: data sockets are TCP on ``bind_host``."""
+
+    worker: WorkerId
+    run_id: str
+    token: str
+    coordinator: str
+    run_dir: str
+    epoch: int
+    graph: Graph
+    plan: Plan
+    options: RunOptions
+    bind_host: str | None = None
+
+
+def run_worker(config: WorkerConfig) -> int:
+    """Be one replica until the coordinator lets go; returns the process's exit code."""
+    pulse = _Link(config.coordinator, config.options, str(config.worker).encode()).pulse
+    worker = config.worker
+    pulse.post(_hello(config.token, worker, config.plan.fingerprint))
+    return _live(config, pulse)
+
+
+def join_worker(url: str, token: str, bind_host: str | None = None) -> int:
+    """Join the coordinator at ``url`` as whatever replica it assigns; returns the exit code.
+
+    The graph is imported here by the reference the coordinator gives, and must be the same:
+    its plan's fingerprint is compared. Raises `StartError` when the coordinator refuses.
+    """
+    from dflow.launch.reference import load_graph
+
+    host = bind_host or local_address_towards(url)
+    pulse = _Link(url, RunOptions(), secrets.token_hex(8).encode(), remote=True).pulse
+    pulse.post(_hello(token, None, ""))
+    pulse.await_command()
+    assigned = pulse.commands.popleft()
+    if not isinstance(assigned, c.Assign):
+        pulse.leave()
+        close_context()
+        reason = assigned.reason if isinstance(assigned, c.Refused) else "the run ended meanwhile"
+        raise StartError(f"{url}: the coordinator sent this worker away: {reason}")
+    try:
+        graph = load_graph(assigned.graph)
+        plan = graph.plan()
+        if plan.fingerprint != assigned.fingerprint:
+            raise GraphError(
+                f"{assigned.graph}: expected the coordinator's graph (fingerprint "
+                f"{assigned.fingerprint}), got {plan.fingerprint}; install the same version here"
+            )
+    except Exception as error:
+        pulse.post(c.Failed("joining", str(error), ""))
+        pulse.leave()
+        close_context()
+        raise
+    config = WorkerConfig(
+        WorkerId(assigned.node, assigned.replica), assigned.run_id, token, url, "",
+        assigned.epoch, graph, plan, RunOptions(**dict(assigned.options)), host,
+    )  # fmt: skip
+    pulse.commands.appendleft(assigned)
+    return _live(config, pulse)
+
+
+class _Link:
+    """The pulse before there is a loop: what it calls is filled in later."""
+
+    def __init__(
+        self, endpoint: str, options: RunOptions, identity: bytes, *, remote: bool = False
+    ) -> None:
+        self.pulse = Pulse(
+            endpoint, identity, stats_interval_s=options.stats_interval_s, remote=remote
+        )
+        self.pulse.start()
+
+
+def _hello(token: str, worker: WorkerId | None, fingerprint: str) -> c.Hello:
+    node, replica = (worker.node, worker.replica) if worker is not None else ("", 0)
+    return c.Hello("worker", token, os.getpid(), socket.gethostname(), node, replica, fingerprint)
+
+
+def _live(config: WorkerConfig, pulse: Pulse) -> int:
+    from loguru import logger
+
+    worker = config.worker
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    configure_worker(pulse.post_log, worker, config.run_id, config.options.log_level)
+    log = logger.bind(node=worker.node, replica=worker.replica, run_id=config.run_id)
+    ctx = Context(worker.node, worker.replica, config.run_id, log)
+    plane = DataPlane(
+        config.plan,
+        worker,
+        token=config.token,
+        epoch=config.epoch,
+        edge_key=config.graph.edge_key,
+        on_violation=lambda text: loop.violated(text),
+    )
+    codec = Codec(config.graph.types())
+    node = config.graph.nodes[worker.node].fresh()
+    work = Work(node, ctx, plane, pulse, codec)
+    loop = WorkerLoop(work, plane, pulse, ctx, _endpoints(config))
+    pulse.attach(plane, work.stats, install_interrupt(_interrupter(pulse)), loop.leave)
+    try:
+        loop.run()
+        return _leave(loop.left or "")
+    finally:
+        work.close()
+        plane.close()
+        pulse.leave()
+        close_context()
+
+
+def _leave(reason: str) -> int:
+    if reason:
+        print(f"dflow worker: {reason}", file=sys.stderr)
+        return EXIT_LOST
+    return 0
+
+
+def _endpoints(config: WorkerConfig) -> Callable[[], str]:
+    host = config.bind_host
+    if host is None and config.options.transport == "tcp":
+        host = "127.0.0.1"
+    if host is None and is_tcp(config.coordinator):
+        host = local_address_towards(config.coordinator)
+    return lambda: fresh_endpoint(config.run_dir, host)
+
+
+def _interrupter(pulse: Pulse) -> Callable[[], None]:
+    def raise_in_user_code() -> None:
+        if pulse.in_user_code:
+            raise Interrupted
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return raise_in_user_code

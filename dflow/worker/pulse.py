@@ -1,0 +1,214 @@
+"""The pulse thread: coordinator link, statistics, and a metronome for the main thread.
+
+User code can block the main thread for as long as it likes. The pulse keeps the worker's
+promises meanwhile: it answers the coordinator, reports counters, and while user code runs
+it beats about once a millisecond: it shuts the gate, so that a long turn ends soon, and
+flushes what was emitted, so that nothing waits longer than two beats. When the main thread
+has been idle for a while it slows down to the statistics interval and costs nothing.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dflow.clock import monotonic_ns
+from dflow.errors import ProtocolError
+from dflow.transport.endpoint import connect_control
+from dflow.transport.poller import Poller, Wakeup
+from dflow.wire import control as c
+
+if TYPE_CHECKING:
+    from dflow.stats import WorkerStats
+    from dflow.worker.plane import DataPlane
+
+__all__ = ["Pulse"]
+
+BEAT_S = 0.001
+QUIET_BEATS = 30
+"""Beats without user code after which the pulse slows down."""
+
+COORDINATOR_SILENCE_S = 10.0
+MAX_QUEUED_LOGS = 10_000
+INTERRUPT_AFTER_S = 0.5
+"""How long user code may go on after the run asked it to end, before it is interrupted."""
+
+
+class Pulse:
+    """One thread a worker. ``commands`` is read by the main thread, ``post`` is called by it."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        identity: bytes,
+        *,
+        stats_interval_s: float,
+        remote: bool,
+    ) -> None:
+        self.commands: deque[c.Control] = deque()
+        self.in_user_code = False  # written by the main thread
+        self.quiet = False  # written by both: the pulse sleeps, the main thread wakes it
+        self.is_source = False
+        self.wake_after_flush = False  # an asyncio worker waits for sockets outside the lock
+        self._plane: DataPlane | None = None
+        self._socket = connect_control(endpoint, identity)
+        self._poller = Poller()
+        self._poller.add(self._socket)
+        self._wakeup = Wakeup()
+        self._poller.add(self._wakeup.fd)
+        self._outbox: deque[c.Control] = deque()
+        self._logs = 0
+        self._lost_logs = 0
+        self._stats_interval_s = stats_interval_s
+        self._remote = remote
+        self._collect: Callable[[], WorkerStats] | None = None
+        self._interrupt: Callable[[], None] = lambda: None
+        self._lost: Callable[[str], None] = lambda reason: None
+        self._interrupt_at: int | None = None
+        self._arrived = threading.Event()
+        self._leaving = False
+        self._thread = threading.Thread(target=self._run, name="dflow-pulse", daemon=True)
+
+    # --- called by the main thread -----------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to beat."""
+        self._thread.start()
+
+    def attach(
+        self,
+        plane: DataPlane,
+        collect: Callable[[], WorkerStats],
+        interrupt: Callable[[], None],
+        lost: Callable[[str], None],
+    ) -> None:
+        """Look after ``plane`` from now on; ``lost`` is called when the coordinator is."""
+        self._collect = collect
+        self._interrupt = interrupt
+        self._lost = lost
+        self._plane = plane
+
+    def post(self, message: c.Control) -> None:
+        """Send ``message`` to the coordinator, soon and in order; never blocks."""
+        self._outbox.append(message)
+        self._wakeup.set()
+
+    def post_log(self, record: c.Log) -> None:
+        """Send a log record; beyond 10,000 waiting ones they are counted, not kept."""
+        if self._logs >= MAX_QUEUED_LOGS:
+            self._lost_logs += 1
+            return
+        self._logs += 1
+        self.post(record)
+
+    def user_code_begins(self) -> None:
+        """The main thread is about to call user code."""
+        self.in_user_code = True
+        if self.quiet:
+            self.quiet = False
+            self._wakeup.set()
+
+    def user_code_ended(self) -> None:
+        """The main thread is back."""
+        self.in_user_code = False
+
+    def await_command(self) -> None:
+        """Block until a command is there; used before the worker has a data plane."""
+        while not self.commands:
+            self._arrived.wait()
+            self._arrived.clear()
+
+    def leave(self) -> None:
+        """Send what is queued, end the thread and close the link."""
+        self._leaving = True
+        self._wakeup.set()
+        self._thread.join(timeout=5.0)
+        self._socket.close(linger=1000)
+        self._wakeup.close()
+
+    # --- the thread ----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        beats_since_work = 0
+        next_stats = heard = monotonic_ns()
+        interval_ns = int(self._stats_interval_s * 1e9)
+        while not self._leaving:
+            self.quiet = beats_since_work > QUIET_BEATS
+            if self.in_user_code:  # read after writing `quiet`: one side always sees the other
+                self.quiet = False
+            ready = self._poller.wait(self._stats_interval_s if self.quiet else BEAT_S)
+            now = monotonic_ns()
+            if self._socket in ready:
+                heard = now
+                self._receive(now)
+            self._wakeup.clear()
+            self._beat(now)
+            self._send()
+            beats_since_work = 0 if self.in_user_code else beats_since_work + 1
+            if now >= next_stats:
+                next_stats = now + interval_ns
+                self._report()
+            if self._remote and now - heard > COORDINATOR_SILENCE_S * 1e9:
+                heard = now
+                self._lost(f"no word from the coordinator for {COORDINATOR_SILENCE_S:g} s")
+        self._send()
+
+    def _receive(self, now: int) -> None:
+        while self._socket.poll(0):
+            try:
+                command = c.decode(self._socket.recv())
+            except ProtocolError:
+                continue  # the coordinator notices that it gets no answer
+            if isinstance(command, c.Ping):
+                continue
+            if isinstance(command, c.Abort) or (
+                isinstance(command, c.Drain) and self.is_source
+            ):
+                self._interrupt_at = now + int(INTERRUPT_AFTER_S * 1e9)
+            self.commands.append(command)
+            self._arrived.set()
+            if self._plane is not None:
+                self._plane.gate.shut = True
+                self._plane.wakeup.set()
+
+    def _beat(self, now: int) -> None:
+        plane = self._plane
+        if plane is None or not self.in_user_code:
+            return
+        plane.gate.shut = True
+        if self._interrupt_at is not None and now >= self._interrupt_at:
+            self._interrupt_at = None
+            self._interrupt()
+        if plane.lock.acquire(blocking=False):
+            try:
+                if plane.unsent and not plane.closed:
+                    plane.pump()
+                    plane.gate.shut = True
+                    if self.wake_after_flush:
+                        plane.wakeup.set()
+            finally:
+                plane.lock.release()
+
+    def _send(self) -> None:
+        while self._outbox:
+            message = self._outbox.popleft()
+            if isinstance(message, c.Log):
+                self._logs -= 1
+            self._socket.send(c.encode(message))
+
+    def _report(self) -> None:
+        if self._collect is not None:
+            self._socket.send(c.encode(c.Stats(self._collect().to_wire())))
+        else:
+            self._socket.send(c.encode(c.Heartbeat()))
+
+
+def install_interrupt(raise_in_user_code: Callable[[], None]) -> Callable[[], None]:
+    """Prepare SIGUSR1 for interrupting the main thread; return the function that sends it."""
+    main = threading.main_thread().ident
+    assert main is not None
+    signal.signal(signal.SIGUSR1, lambda *_: raise_in_user_code())
+    return lambda: signal.pthread_kill(main, signal.SIGUSR1)

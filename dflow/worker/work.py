@@ -1,0 +1,307 @@
+"""All that runs user code in a worker: handlers, source, hooks and ticks of one replica.
+
+The loop asks two questions, `ready` (is there something to do now?) and `at_end` (will there
+ever be?), and says `step`. Everything here is called with the data plane's lock held and
+gives it up only around user code.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from dflow.clock import monotonic_ns
+from dflow.errors import PortError
+from dflow.stats import NodeStats, WorkerStats
+from dflow.worker.aio import AsyncRunner, AsyncSource
+from dflow.worker.context import Context, Unconsumed, make_emitters
+from dflow.worker.dispatch import Dispatcher
+from dflow.worker.faults import ErrorLog, Interrupted, describe, user_traceback
+from dflow.worker.source import SyncSource
+from dflow.worker.state import HookRaised
+
+if TYPE_CHECKING:
+    from dflow.flow.in_edge import InChannel
+    from dflow.graph.node import Node
+    from dflow.wire.codec import Codec
+    from dflow.worker.plane import DataPlane
+    from dflow.worker.pulse import Pulse
+
+__all__ = ["Work"]
+
+
+class Work:
+    """The user code of one replica. ``raised`` is set once an error must end the run."""
+
+    def __init__(
+        self, node: Node, ctx: Context, plane: DataPlane, pulse: Pulse, codec: Codec
+    ) -> None:
+        self.raised: HookRaised | None = None
+        self._node = node
+        self._options = node.node_options
+        self._ctx = ctx
+        self._plane = plane
+        self._pulse = pulse
+        self._errors = ErrorLog()
+        self._hook_errors = 0
+        self._ticks = 0
+        self._next_tick: float | None = None
+        self._closing = False
+        self._emitters = make_emitters(node, plane, codec.encode)
+        ctx.attach(self._emitters)
+        node.attach(self._emitters)
+        self._emit = self._emitters.get("out") or self._result_emitter(list(node.outputs))
+        self._handlers = {port: node.bind(port, ctx) for port in node.inputs}
+        self.dispatch = Dispatcher(
+            self._handlers, self._emit, codec, plane.gate, ctx, self._on_error
+        )
+        self.tasks: AsyncRunner | None = None
+        self._source: SyncSource | AsyncSource | None = None
+        pulse.is_source = node.kind == "source"
+        if any(handler.is_async for handler in self._handlers.values()):
+            self._need_tasks()
+
+    def _result_emitter(self, outputs: list[str]) -> Callable[[Any], None]:
+        """Return what is done with returned and yielded values."""
+        if len(outputs) == 1:
+            return self._emitters[outputs[0]]
+        name = self._ctx.node
+
+        def emit(value: Any) -> None:
+            if outputs:
+                raise PortError(
+                    f"node {name}: a returned or yielded value needs exactly one output, got "
+                    f"{', '.join(outputs)}; say which, e.g. self.{outputs[0]}.emit(value)"
+                )
+
+        return emit
+
+    def _need_tasks(self) -> AsyncRunner:
+        if self.tasks is None:
+            self.tasks = AsyncRunner(self._options.concurrency, self._emit, self._on_error)
+            self._pulse.wake_after_flush = True
+        return self.tasks
+
+    # --- what the loop asks ----------------------------------------------------------------------
+
+    def ready(self) -> bool:
+        """Whether `step` would do something now."""
+        blocked = self._plane.blocked
+        if self.dispatch.paused is not None and not blocked:
+            return True
+        if self._pulse.is_source:
+            return self._source_ready(blocked)
+        only_control = blocked or self.dispatch.paused is not None
+        if not self._plane.ready.waiting(only_control=only_control):
+            return self.at_end()
+        return self.tasks is None or self.tasks.free > 0
+
+    def _source_ready(self, blocked: bool) -> bool:
+        if self._source is None:
+            return True
+        if self._source.exhausted:
+            return self.at_end()
+        return not blocked and not self._source.waiting
+
+    def at_end(self) -> bool:
+        """Whether there is no more input, nothing under way, and nothing paused."""
+        if self.dispatch.paused is not None or self.active:
+            return False
+        if self._pulse.is_source:
+            return self._source is not None and self._source.exhausted
+        return (self._plane.fed or self._closing) and self._plane.exhausted
+
+    @property
+    def active(self) -> bool:
+        """Whether any coroutine is under way."""
+        return self.tasks is not None and self.tasks.active
+
+    def until_tick_s(self) -> float | None:
+        """Return the seconds until the next tick is due, or None."""
+        if self._next_tick is None:
+            return None
+        return max(0.0, self._next_tick - monotonic_ns() / 1e9)
+
+    # --- what the loop says ----------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Begin to tick."""
+        if self._options.tick_s is not None:
+            self._next_tick = monotonic_ns() / 1e9 + self._options.tick_s
+
+    def step(self) -> None:
+        """Run one turn of user code: a paused generator first, then the source or an inbox."""
+        self._tick()
+        if self.resume():
+            return
+        blocked = self._plane.blocked
+        if self._pulse.is_source:
+            if not blocked:
+                self._pull()
+        else:
+            self._take(only_control=blocked or self.dispatch.paused is not None)
+
+    def resume(self) -> bool:
+        """Go on with a generator that waited for credit, if it can; return whether it did."""
+        if self.dispatch.paused is None or self._plane.blocked:
+            return False
+        with self._user_code():
+            self.dispatch.resume()
+        return True
+
+    def _pull(self) -> None:
+        if self._source is None:
+            self._source = self._open_source()
+        if not self._source.exhausted:
+            with self._user_code():
+                self._source.turn()
+
+    def _open_source(self) -> SyncSource | AsyncSource:
+        gate = self._plane.gate
+        try:
+            with self._user_code():
+                values = self._node.bind_source(self._ctx)()
+                if not hasattr(values, "__aiter__"):
+                    return SyncSource(iter(values or ()), self._emit, gate, self._on_error)
+        except Exception as error:
+            self._hook_errors += 1
+            self._on_error(error, "source")
+            return SyncSource(iter(()), self._emit, gate, self._on_error)
+        return AsyncSource(aiter(values), self._need_tasks(), gate, self._on_error)
+
+    def _take(self, *, only_control: bool) -> None:
+        ready = self._plane.ready
+        channel = ready.pop(only_control=only_control)
+        if channel is None:
+            return
+        if self._handlers[channel.port].is_async:
+            self._start_tasks(channel)
+        else:
+            with self._user_code():
+                self.dispatch.turn(channel)
+        ready.push(channel)
+
+    def _start_tasks(self, channel: InChannel) -> None:
+        tasks = self._need_tasks()
+        handler = self._handlers[channel.port]
+        for value in self.dispatch.take(channel, tasks.free):
+            tasks.start(lambda value=value: handler.call(value), channel)
+
+    def close_inputs(self) -> None:
+        """End the source, or the inputs that only the outside feeds."""
+        self._ctx.stopping = True
+        self._closing = True
+        if self._source is not None:
+            with self._user_code():
+                self._source.close()
+        elif self._pulse.is_source:
+            self._source = SyncSource(iter(()), self._emit, self._plane.gate, self._on_error)
+            self._source.exhausted = True
+
+    def stop(self) -> None:
+        """Take nothing more; what is queued or under way is abandoned."""
+        self.dispatch.paused = None
+        self._plane.drop_inputs()
+        if self.tasks is not None:
+            with self._user_code():
+                self.tasks.cancel()
+
+    def close(self) -> None:
+        """Release the event loop."""
+        if self.tasks is not None:
+            self.tasks.close()
+
+    # --- user code -------------------------------------------------------------------------------
+
+    @contextmanager
+    def _user_code(self) -> Iterator[None]:
+        plane, pulse = self._plane, self._pulse
+        plane.gate.shut = False
+        plane.lock.release()
+        pulse.user_code_begins()
+        try:
+            yield
+        except Interrupted:
+            pass
+        finally:
+            pulse.user_code_ended()
+            plane.lock.acquire()
+
+    def wait(self, timeout_s: float | None) -> None:
+        """Let tasks run until something happens."""
+        tasks = self._need_tasks()
+        with self._user_code():
+            tasks.wait(self._plane.poller.descriptors, timeout_s)
+
+    def _tick(self) -> None:
+        now = monotonic_ns() / 1e9
+        every = self._options.tick_s
+        if self._next_tick is None or every is None or now < self._next_tick:
+            return
+        missed = int((now - self._next_tick) / every)  # never made up for: no bursts
+        self._next_tick += every * (missed + 1)
+        self._ticks += 1
+        self.hook("on_tick")
+
+    def hook(self, name: str) -> HookRaised | None:
+        """Call a lifecycle hook; return its error if that must end the run."""
+        hook = self._node.hook(name, self._ctx)
+        if hook is None:
+            return None
+        began = monotonic_ns()
+        try:
+            with self._user_code():
+                self._emit_results(hook())
+        except Exception as error:
+            self._hook_errors += 1
+            if name == "on_start" or (self._options.on_error == "stop" and name != "on_stop"):
+                return HookRaised(name, describe(error), user_traceback(error))
+            self._log_error(error, name)
+        finally:
+            self.dispatch.other_ns += monotonic_ns() - began
+        return None
+
+    def _emit_results(self, results: Any) -> None:
+        if results is None:
+            return
+        if inspect.isawaitable(results) or hasattr(results, "__aiter__"):
+            self._need_tasks().call(results)
+        elif inspect.isgenerator(results):
+            self.dispatch.drain(results)
+        else:
+            self._emit(results)
+
+    def _on_error(self, error: BaseException, where: str) -> None:
+        if self._options.on_error == "stop":
+            if self.raised is None:
+                self.raised = HookRaised(where, describe(error), user_traceback(error))
+            self._plane.gate.shut = True
+        else:
+            self._log_error(error, where)
+
+    def _log_error(self, error: BaseException, where: str) -> None:
+        line = self._errors.line(error, where, monotonic_ns())
+        if line is not None:
+            self._ctx.log.error("{}", line)
+
+    # --- counters --------------------------------------------------------------------------------
+
+    def stats(self) -> WorkerStats:
+        """Return every counter; exact when called by the main thread."""
+        plane = self._plane
+        parts = [p for p in (self.dispatch, self._source, self.tasks) if p is not None]
+        emitted: dict[str, int] = {}
+        for edge in plane.out_edges:
+            emitted[plane.plan.edges[edge.index].output] = edge.offered
+        unconsumed = sum(e.count for e in self._emitters.values() if isinstance(e, Unconsumed))
+        node = NodeStats(
+            handled=self.dispatch.handled,
+            emitted=sum(emitted.values()) + unconsumed,
+            errors=self._hook_errors + sum(part.errors for part in parts),
+            ticks=self._ticks,
+            busy_ns=sum(part.busy_ns for part in parts),
+            metrics=dict(self._ctx.metrics.values),
+        )
+        return plane.stats(node)
