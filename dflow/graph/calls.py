@@ -93,7 +93,7 @@ class CallShape:
             wrong = str(error)
         unknown = [key for key in kwargs if key not in self.config.parameters]
         hint = did_you_mean(unknown[0], self.config.parameters) if unknown else ""
-        raise GraphError(f"{name}(): {wrong}{hint}; {self._usage(name)}")
+        raise GraphError(f"{name}(): {wrong}{hint or ';'} {self._usage(name)}")
 
     def _usage(self, name: str) -> str:
         shown = Signature(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dflow.errors import GraphError
 from dflow.options import EdgeOptions
@@ -43,6 +43,9 @@ class Chainable:
     def __rrshift__(self, left: Any) -> Chain:
         return chain_of(left).then(self)
 
+    def check_ready(self) -> None:
+        """Raise `GraphError` for what is only about to become part of a graph."""
+
     def as_output(self) -> BoundOutput:
         """Return the output port meant by naming just this; raises `PortError`."""
         raise NotImplementedError
@@ -55,13 +58,16 @@ class Chainable:
 class EdgeSpec(Chainable):
     """Options for the next connection of a chain, made by `edge`."""
 
+    __slots__ = ("options",)
+
     def __init__(self, options: EdgeOptions) -> None:
         self.options = options
 
     def __repr__(self) -> str:
         return f"edge({self.options})"
 
-    def __rshift__(self, right: Any) -> Chain:
+    def check_ready(self) -> NoReturn:
+        """Raise `GraphError`: an edge stands between two nodes."""
         raise GraphError("edge(...) >> node: expected a sender on its left: a >> edge(...) >> b")
 
 
@@ -106,7 +112,7 @@ class Chain(Chainable):
             for tail in self.tails
             for head in chain.heads
         )
-        links = (*self.connections, *chain.connections, *joints)
+        links = (*self.connections, *joints, *chain.connections)
         return Chain(self.heads, chain.tails, links, chain.pending)
 
     def parts(self) -> Iterator[Chainable | Connection]:
@@ -122,9 +128,8 @@ def chain_of(part: Any) -> Chain:
     """Return ``part`` as a chain; a list or tuple stands side by side."""
     if isinstance(part, Chain):
         return part
-    if isinstance(part, EdgeSpec):
-        raise GraphError("edge(...) >> node: expected a sender on its left: a >> edge(...) >> b")
     if isinstance(part, Chainable):
+        part.check_ready()
         return Chain((part,), (part,))
     if isinstance(part, (list, tuple)):
         return _side_by_side([chain_of(item) for item in part])

@@ -95,6 +95,8 @@ class Composition:
         return self
 
     def _connect(self, connection: Connection) -> None:
+        if any(connection is own for own in self._items):
+            return  # one chain continued twice: x = a >> b; graph.add(x >> c, x >> d)
         self._adopt(connection.sender)
         self._adopt(connection.receiver)
         self._items.append(connection)

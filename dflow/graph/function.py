@@ -108,17 +108,12 @@ class NodeFactory(Chainable):
         iterates = self.kind == "source" or is_generator(self.function)
         return _item_type(hint) if iterates else _without_none(hint)
 
-    def as_output(self) -> NoReturn:
+    def check_ready(self) -> NoReturn:
         """Raise `GraphError`: a factory is not a node yet."""
-        raise GraphError(self._not_called())
-
-    def as_input(self) -> NoReturn:
-        """Raise `GraphError`: a factory is not a node yet."""
-        raise GraphError(self._not_called())
-
-    def _not_called(self) -> str:
         name = self.default_name
-        return f"{name}: expected a node, got the @{self.kind} function itself; write {name}()"
+        raise GraphError(
+            f"{name}: expected a node, got the @{self.kind} function itself; write {name}()"
+        )
 
     def __repr__(self) -> str:
         return f"<@{self.kind} {self.default_name}>"
@@ -172,11 +167,6 @@ class FunctionNode(Node):
         return self.factory.outputs
 
     @property
-    def main_output(self) -> str | None:
-        """``out``: where values returned or yielded go."""
-        return None if self.kind == "sink" else "out"
-
-    @property
     def in_(self) -> BoundInput:
         """Its input port, called ``in``."""
         if "in" not in self.inputs:
@@ -195,7 +185,7 @@ class FunctionNode(Node):
         if not name.startswith("_") and name in self.outputs:
             return BoundOutput(self, name)
         known = () if name.startswith("_") else (*self.inputs, *self.outputs)
-        raise unknown_port(type(self).__name__, name, known)
+        raise unknown_port(self.name if known else type(self).__name__, name, known)
 
     def _default_name(self) -> str:
         return self.factory.default_name

@@ -113,13 +113,7 @@ def _produce(name: str, node: Node) -> Iterator[Problem]:
 def _hooks(name: str, node: Node) -> Iterator[Problem]:
     for hook in HOOKS:
         code = getattr(type(node), hook, None)
-        if code is not None and is_generator(code):
-            yield Problem(
-                f"{name}.{hook}",
-                "expected a plain or async method, got a generator, which would never run",
-                "emit with self.port.emit(value) instead of yield",
-            )
-        elif code is not None and not _callable_with(getattr(node, hook), 1):
+        if code is not None and not _callable_with(getattr(node, hook), 1):
             yield _cannot_call(name, node, hook, "ctx")
     for attribute in dir(type(node)):
         near = attribute.startswith("on_") and attribute not in HOOKS

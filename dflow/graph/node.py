@@ -122,7 +122,9 @@ class Node(Chainable):
 
     @property
     def main_output(self) -> str | None:
-        """The port that values returned or yielded go to: the only one, or none."""
+        """The port that values returned or yielded go to: ``out``, or the only one, or none."""
+        if "out" in self.outputs:
+            return "out"
         return next(iter(self.outputs)) if len(self.outputs) == 1 else None
 
     @property

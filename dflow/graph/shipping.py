@@ -1,7 +1,7 @@
 """Can every worker get the user's code? By import path if it has one, else by value.
 
 Only what cannot be imported is tried, so a graph of module-level functions with plain
-configuration costs nothing here, and cloudpickle is not even imported.
+configuration costs nothing here, and nothing more is imported for it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from dflow.errors import GraphError
 from dflow.graph.chain import Connection
 from dflow.graph.function import FunctionNode, imported
 from dflow.graph.node import Node
@@ -23,12 +24,12 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 def why_not_shippable(part: object) -> str | None:
     """Return why ``part`` cannot be sent to a worker, or ``None`` if it can."""
-    import cloudpickle
+    from dflow.launch.ship import dumps
 
     try:
-        cloudpickle.dumps(part)
-    except Exception as error:  # noqa: BLE001 - a user's __reduce__ may raise anything
-        return f"{type(error).__name__}: {error}"
+        dumps(part)
+    except GraphError as error:
+        return str(error)
     return None
 
 
