@@ -7,7 +7,7 @@ configuration costs nothing here, and nothing more is imported for it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from dflow.errors import GraphError
@@ -34,10 +34,11 @@ def why_not_shippable(part: object) -> str | None:
 
 
 def shipping_problems(
-    nodes: Mapping[str, Node], connections: Sequence[Connection], shippable: Shippable
+    nodes: Sequence[Node], connections: Sequence[Connection], shippable: Shippable
 ) -> Iterator[Problem]:
     """Yield a problem for each callable or argument that no worker could get."""
-    for name, node in nodes.items():
+    for node in nodes:
+        name = node.name
         code: Any = node.factory if isinstance(node, FunctionNode) else type(node)
         if not is_importable(code) and (reason := shippable(code)):
             yield Problem(

@@ -29,10 +29,10 @@ def find_problems(
     shippable: Shippable,
 ) -> tuple[Problem, ...]:
     """Return every problem, in the order of the parts and edges they are about."""
-    nodes = {named.name: named.part for named in parts if isinstance(named.part, Node)}
+    nodes = [named.part for named in parts if isinstance(named.part, Node)]
     found = [*_empty(nodes), *_names(parts)]
-    for name, node in nodes.items():
-        found += node_problems(name, node)
+    for node in nodes:
+        found += node_problems(node.name, node)
     found += _unconnected(nodes, connections, results)
     found += _repeated(connections)
     found += _types(connections)
@@ -41,7 +41,7 @@ def find_problems(
     return tuple(found)
 
 
-def _empty(nodes: Mapping[str, Node]) -> Iterator[Problem]:
+def _empty(nodes: Sequence[Node]) -> Iterator[Problem]:
     if not nodes:
         yield Problem(
             "graph", "expected at least one node, got none", "add nodes: graph.add(a >> b)"
@@ -68,13 +68,14 @@ def _names(parts: Sequence[Named]) -> Iterator[Problem]:
 
 
 def _unconnected(
-    nodes: Mapping[str, Node],
+    nodes: Sequence[Node],
     connections: Sequence[Connection],
     results: Sequence[BoundOutput],
 ) -> Iterator[Problem]:
     fed = {link.receiver for link in connections}
     read = {link.sender for link in connections} | set(results)
-    for name, node in nodes.items():
+    for node in nodes:
+        name = node.name
         for port, declared in node.inputs.items():
             if declared.required and BoundInput(node, port) not in fed:
                 yield Problem(
@@ -93,10 +94,13 @@ def _unconnected(
 
 
 def _repeated(connections: Sequence[Connection]) -> Iterator[Problem]:
-    for edge, times in Counter(map(str, connections)).items():
+    pairs = Counter((link.sender, link.receiver) for link in connections)
+    for (sender, receiver), times in pairs.items():
         if times > 1:
             yield Problem(
-                edge, f"connected {times} times", "keep one of them: an edge carries every message"
+                f"{sender}->{receiver}",
+                f"connected {times} times",
+                "keep one of them: an edge carries every message",
             )
 
 
@@ -112,36 +116,35 @@ def _types(connections: Sequence[Connection]) -> Iterator[Problem]:
             )
 
 
-def _cycles(nodes: Mapping[str, Node], connections: Sequence[Connection]) -> Iterator[Problem]:
+def _cycles(nodes: Sequence[Node], connections: Sequence[Connection]) -> Iterator[Problem]:
     """Yield one problem for each set of nodes that reach each other."""
-    after: dict[str, list[str]] = {name: [] for name in nodes}
+    after: dict[int, list[Node]] = {id(node): [] for node in nodes}
     for link in connections:
-        after[link.sender.node.name].append(link.receiver.node.name)
-    reported: set[str] = set()
-    for name in nodes:
-        way = [] if name in reported else _way_back(name, after)
+        after[id(link.sender.node)].append(link.receiver.node)
+    reported: set[int] = set()
+    for node in nodes:
+        way = [] if id(node) in reported else _way_back(node, after)
         if way:
-            reported.update(way)
+            reported.update(map(id, way))
             yield Problem(
-                " -> ".join(way),
+                " -> ".join(step.name for step in way),
                 "these nodes form a cycle, so none of them would ever end",
                 "remove one of the edges between them",
             )
 
 
-def _way_back(start: str, after: Mapping[str, Sequence[str]]) -> list[str]:
+def _way_back(start: Node, after: Mapping[int, Sequence[Node]]) -> list[Node]:
     """Return the shortest way from ``start`` to itself, or an empty list."""
-    came_from: dict[str, str] = {}
+    came_from: dict[int, Node] = {}
     todo = [start]
-    for name in todo:
-        for receiver in after[name]:
-            if receiver == start:
-                way = [start, name]
-                while name != start:
-                    name = came_from[name]
-                    way.append(name)
+    for node in todo:
+        for receiver in after[id(node)]:
+            if receiver is start:
+                way = [start, node]
+                while way[-1] is not start:
+                    way.append(came_from[id(way[-1])])
                 return way[::-1]
-            if receiver not in came_from:
-                came_from[receiver] = name
+            if id(receiver) not in came_from:
+                came_from[id(receiver)] = node
                 todo.append(receiver)
     return []
