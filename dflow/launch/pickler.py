@@ -85,7 +85,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         elif not self._can_import(module):
             self._copy(sys.modules[module])
             # an object that names itself would do so again; take it apart as any other
-            plain = type(obj).__reduce__ is object.__reduce__ and not isinstance(obj, _DEFINED)
+            reduce: object = type(obj).__reduce__
+            plain = reduce is object.__reduce__ and not isinstance(obj, _DEFINED)
             return object.__reduce_ex__(obj, 4) if plain else None
         elif found is obj:
             return None if isinstance(obj, _DEFINED) else (from_module, (module, qualname))

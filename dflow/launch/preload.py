@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import sys
+import threading
 import traceback
 import types
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ GUARD_HINT = (
 class PreloadDone(SystemExit):
     """Unwinds a script that reached its run while being preloaded.
 
-    A SystemExit, because that is what threads, asyncio and click let through in silence.
+    A SystemExit, because that is what asyncio and click let through.
     """
 
 
@@ -76,10 +77,12 @@ def mark_launched() -> None:
 
 
 def check_not_preloading() -> None:
-    """Return at once, except in a process that is preloading the user's main module."""
+    """Return at once; while the user's main module is being preloaded, end it here."""
     if _Preloading.active:
         _Preloading.reached = True
-        raise PreloadDone(0)
+        # a thread ends in silence by a plain SystemExit only, not by a subclass
+        in_main = threading.current_thread() is threading.main_thread()
+        raise (PreloadDone if in_main else SystemExit)(0)
 
 
 def describe_main() -> MainModule | None:
