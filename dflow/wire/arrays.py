@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -33,17 +34,21 @@ def numpy_writer(kind: type) -> Callable[[Any], list[Any]] | None:
     return None
 
 
+@lru_cache(maxsize=256)
 def _dtype_description(dtype: Any) -> Any:
+    import numpy as np
+
     if dtype.hasobject:
         raise EncodeError(f"expected an array without Python objects, got dtype {dtype}")
-    if dtype.names is None:
-        return dtype.str
     try:
-        return dtype.descr
-    except ValueError:
-        raise EncodeError(
-            f"expected fields that do not overlap and are in order, got dtype {dtype}"
-        ) from None
+        description = dtype.str if dtype.names is None else dtype.descr
+        if np.lib.format.descr_to_dtype(description) == dtype:
+            return description
+    except (TypeError, ValueError):  # fields overlap or are out of order, or names are odd
+        pass
+    raise EncodeError(
+        f"expected a dtype that numpy itself can describe, got {dtype}; copy the array to one"
+    )
 
 
 def _write_array(array: Any) -> list[Any]:
@@ -59,9 +64,9 @@ def _write_array(array: Any) -> list[Any]:
 def _write_scalar(scalar: Any) -> list[Any]:
     # Text and bytes lose trailing NULs in an array of one, so they travel as themselves.
     if isinstance(scalar, str | bytes):
-        text = isinstance(scalar, str)
-        whole = str.__str__(scalar) if text else bytes.__getitem__(scalar, slice(None))
-        return [SCALAR, type(scalar).__name__, whole]
+        if isinstance(scalar, str):
+            return [SCALAR, "str_", str.__str__(scalar)]
+        return [SCALAR, "bytes_", bytes.__getitem__(scalar, slice(None))]
     return [SCALAR, _dtype_description(scalar.dtype), scalar.tobytes()]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import msgpack
 
 from dflow.errors import EncodeError
-from dflow.wire.types import ClassCodec, wire_name
+from dflow.wire.types import ClassCodec, class_codec, wire_name
 from dflow.wire.values import BYTEARRAY, WRITERS
 
 __all__ = ["CarefulPacker", "describe_unsendable"]
@@ -140,6 +140,10 @@ def describe_unsendable(kind: type) -> str:
     """Return what was expected instead of an instance of ``kind``, and what to do."""
     name = kind.__qualname__
     if is_dataclass(kind) or issubclass(kind, Enum) or hasattr(kind, "_fields"):
+        try:
+            class_codec(kind)
+        except EncodeError as error:
+            return str(error)
         return (
             f"expected a class that is registered, got {wire_name(kind)}; name it in a port's "
             "annotation or decorate it with @dflow.register_type"

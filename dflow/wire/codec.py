@@ -14,6 +14,7 @@ beforehand, nothing else, and no more of them than the input has bytes for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -38,7 +39,7 @@ from dflow.wire.values import (
 __all__ = ["Codec"]
 
 _BIN8, _BIN16, _BIN32 = 0xC4, 0xC5, 0xC6
-_BIN16_BYTES = 3 + 256  # the shortest message with a bin 16 in it
+_KEPT_BUFFER = 1 << 20
 _COPY_BYTES = 1 << 20
 # The unpacker allocates an array before it has read its elements. Arrays inside arrays that
 # claim more than there is could allocate 8 * length * depth (1024) bytes: above this length
@@ -50,8 +51,9 @@ class Codec:
     """Encode and decode messages of one thread (packer and hooks hold state: do not share).
 
     ``types`` are the classes, besides those given to `register_type`, whose instances may
-    travel. ``encode(value)`` returns bytes and raises `EncodeError` with the path to what
-    cannot travel; a codec stays usable after any error.
+    travel; those that cannot (an abstract base in an annotation) are left out.
+    ``encode(value)`` returns bytes and raises `EncodeError` with the path to what cannot
+    travel; a codec stays usable after any error.
     """
 
     encode: Callable[[Any], bytes]
@@ -61,11 +63,12 @@ class Codec:
         self._classes: dict[str, ClassCodec] = {}
         self._codecs: dict[type, ClassCodec] = {}
         for cls in types:
-            self._add(class_codec(cls))
-        default = self._make_default()
+            with suppress(EncodeError):
+                self._add(class_codec(cls))
+        self._leaves = set(LEAVES)
+        self._default = default = self._make_default()
         self._careful = CarefulPacker(default, self._codecs)
-        packer = msgpack.Packer(strict_types=True, default=default)
-        self.encode = _make_encode(packer.pack, self._careful, default)
+        self.encode = self._make_encode()
         self._unpack, self._unpack_marked = self._make_unpackers()
 
     def decode(self, payload: bytes | memoryview) -> Any:
@@ -95,8 +98,7 @@ class Codec:
 
     def _add(self, codec: ClassCodec) -> None:
         self._classes[codec.name] = self._codecs[codec.cls] = codec
-        name, parts = codec.name, codec.parts
-        self._writers[codec.cls] = lambda value: [CLASS, name, *parts(value)]
+        self._writers[codec.cls] = codec.write
 
     def _writer(self, kind: type) -> Callable[[Any], list[Any]]:
         """Find how to write a type met for the first time."""
@@ -108,7 +110,58 @@ class Codec:
         if writer is None:
             raise EncodeError(describe_unsendable(kind))
         self._writers[kind] = writer
+        self._leaves.add(kind)
         return writer
+
+    def _holds_bytearray(self, value: Any) -> bool:
+        """Return whether a value that was packed has a bytearray in it; without recursion."""
+        leaves = self._leaves
+        waiting = [] if type(value) in leaves else [value]
+        for value in waiting:
+            kind = type(value)
+            if kind is dict:
+                for key in value:
+                    if type(key) not in leaves:
+                        waiting.append(key)  # noqa: PERF401  # slower for small dicts
+                parts = value.values()
+            elif kind is list:
+                if leaves.issuperset(map(type, value)):
+                    continue
+                parts = value
+            elif kind is bytearray:
+                return True
+            else:
+                parts = self._default(value)[1:]
+            for part in parts:
+                if type(part) not in leaves:
+                    waiting.append(part)  # noqa: PERF401  # as above
+        return False
+
+    def _make_encode(self) -> Callable[[Any], bytes]:
+        careful = self._careful.pack
+        holds_bytearray = self._holds_bytearray
+        new_packer = partial(msgpack.Packer, strict_types=True, default=self._default)
+        pack = new_packer().pack
+
+        def encode(value: Any) -> bytes:
+            try:
+                data: bytes = pack(value)
+            except Exception:  # noqa: BLE001  # raised again there, with the place
+                return careful(value)
+            # Literals, because this runs for each message: bin 8; a bin 16 needs 259 bytes.
+            if 0xC4 in data or len(data) > 258:
+                return check(value, data)
+            return data
+
+        def check(value: Any, data: bytes) -> bytes:
+            if len(data) > _KEPT_BUFFER:
+                nonlocal pack
+                pack = new_packer().pack  # the old one would keep a buffer of this size
+            if (_BIN8 in data or _BIN16 in data or _BIN32 in data) and holds_bytearray(value):
+                return careful(value)
+            return data
+
+        return encode
 
     def _make_default(self) -> Callable[[Any], list[Any]]:
         writers, find = self._writers, self._writer
@@ -121,8 +174,8 @@ class Codec:
 
         return default
 
-    def _read_class(self, parts: list[Any]) -> Any:
-        name = parts.pop(0)
+    def _read_class(self, values: list[Any]) -> Any:
+        name = values[1]
         codec = self._classes.get(name)
         if codec is None:
             codec = registered(name) if type(name) is str else None
@@ -132,12 +185,14 @@ class Codec:
                     "class in a port's annotation or decorate it with @dflow.register_type"
                 )
             self._add(codec)
-        return codec.build(parts)
+        return codec.build(values)
 
     def _make_unpackers(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        readers = {**READERS, CLASS.code: self._read_class, ARRAY.code: read_array,
-                   SCALAR.code: read_scalar}
+        readers = {**READERS, ARRAY.code: read_array, SCALAR.code: read_scalar}
         marks = {code: _Mark(reader) for code, reader in readers.items()}
+        marks[CLASS.code] = class_mark = _Mark(self._read_class)
+        read_class = self._read_class
+        tuple_mark = marks[TUPLE.code]
         open_marks = 0
 
         def ext_hook(code: int, data: bytes) -> _Mark:
@@ -152,8 +207,10 @@ class Codec:
                 nonlocal open_marks
                 open_marks -= 1
                 mark = values[0]
+                if mark is class_mark:
+                    return read_class(values)
                 del values[0]
-                return mark.read(values)
+                return tuple(values) if mark is tuple_mark else mark.read(values)
             return values
 
         unpack = partial(msgpack.unpackb, strict_map_key=False, unicode_errors="surrogatepass",
@@ -193,42 +250,3 @@ class _Mark:
 
     def __init__(self, read: Callable[[list[Any]], Any]) -> None:
         self.read = read
-
-
-def _make_encode(
-    pack: Callable[[Any], bytes], careful: CarefulPacker, write: Callable[[Any], list[Any]]
-) -> Callable[[Any], bytes]:
-    def encode(value: Any) -> bytes:
-        try:
-            data = pack(value)
-        except Exception:  # noqa: BLE001  # raised again there, with the place
-            return careful.pack(value)
-        if (
-            _BIN8 in data
-            or (len(data) >= _BIN16_BYTES and (_BIN16 in data or _BIN32 in data))
-        ) and type(value) is not bytes and _holds_bytearray(value, write):
-            return careful.pack(value)
-        return data
-
-    return encode
-
-
-def _holds_bytearray(value: Any, write: Callable[[Any], list[Any]]) -> bool:
-    """Return whether a value that was packed has a bytearray in it; without recursion."""
-    waiting = [value]
-    while waiting:
-        value = waiting.pop()
-        kind = type(value)
-        if kind is bytearray:
-            return True
-        if kind in LEAVES:
-            continue
-        if kind is dict:
-            if not LEAVES.issuperset(map(type, value)):
-                waiting += value
-            parts = value.values()
-        else:
-            parts = value if kind is list else write(value)[1:]
-        if not LEAVES.issuperset(map(type, parts)):
-            waiting += parts
-    return False

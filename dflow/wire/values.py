@@ -107,19 +107,19 @@ def _one(parts: list[Any], kind: type) -> Any:
 
 
 def _read_datetime(parts: list[Any]) -> dt.datetime:
-    fold = parts.pop(-2)
-    return dt.datetime(*parts, fold=fold)  # noqa: DTZ001  # the zone is the last part
+    year, month, day, hour, minute, second, microsecond, fold, zone = parts
+    return dt.datetime(year, month, day, hour, minute, second, microsecond, zone, fold=fold)
 
 
 def _read_time(parts: list[Any]) -> dt.time:
-    fold = parts.pop(-2)
-    return dt.time(*parts, fold=fold)
+    hour, minute, second, microsecond, fold, zone = parts
+    return dt.time(hour, minute, second, microsecond, zone, fold=fold)
 
 
 def _read_path(parts: list[Any]) -> PurePath:
     number, text = parts
-    kind = _PATHS[number]
-    return kind(text)
+    path: PurePath = _PATHS[number](text)
+    return path
 
 
 READERS: dict[int, Callable[[list[Any]], Any]] = {
