@@ -1,9 +1,13 @@
-"""The clocks. Pure code takes ``now`` as a parameter; only loops call these."""
+"""The clocks. Pure code takes ``now`` as a parameter; only loops call these.
+
+``monotonic_ns`` never jumps; ``wall_ns`` and ``wall_s`` are Unix time, for people and for
+comparing hosts.
+"""
 
 from __future__ import annotations
 
-from time import monotonic_ns, time_ns
+from time import monotonic_ns
+from time import time as wall_s
+from time import time_ns as wall_ns
 
-__all__ = ["monotonic_ns", "wall_ns"]
-
-wall_ns = time_ns
+__all__ = ["monotonic_ns", "wall_ns", "wall_s"]

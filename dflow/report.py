@@ -23,6 +23,7 @@ __all__ = [
     "NodeStatus",
     "RunReport",
     "RunStatus",
+    "report_of_the_dead",
 ]
 
 FATES = ("delivered", "dropped", "coalesced", "rejected", "dead_lettered", "abandoned")
@@ -293,3 +294,43 @@ def _named(items: Mapping[str, _Item], name: str) -> _Item:
 def _known(cls: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
     names = {f.name for f in fields(cls)}
     return {name: value for name, value in data.items() if name in names}
+
+
+def report_of_the_dead(
+    graph: str, run_id: str, last: RunStatus | None, what: str, started_s: float, ended_s: float
+) -> RunReport:
+    """Return the report of a run whose coordinator had no last word.
+
+    It rests on the ``last`` status anybody heard, so its counters are lower bounds and no edge
+    is exact; what had not been handed to a handler by then counts as abandoned.
+    """
+    nodes = last.nodes if last is not None else ()
+    edges = last.edges if last is not None else ()
+    flying = {edge.id: edge.sent - edge.delivered for edge in edges if edge.sent > edge.delivered}
+    listed = ", ".join(f"{edge} {count:,}" for edge, count in flying.items()) or "nothing known"
+    text = f"{what}; every process of the run was ended with it; in flight by edge: {listed}"
+    return RunReport(
+        graph,
+        run_id,
+        "failed",
+        started_s,
+        ended_s,
+        ended_s - started_s,
+        text,
+        "process_died",
+        tuple(
+            NodeReport(n.name, n.kind, n.replicas, n.handled, n.emitted, n.errors) for n in nodes
+        ),
+        tuple(
+            EdgeReport(
+                e.id,
+                sent=max(e.sent, e.delivered),
+                delivered=e.delivered,
+                abandoned=max(0, e.sent - e.delivered),
+                wired=max(e.sent, e.delivered),
+                received=e.delivered,
+                exact=False,
+            )
+            for e in edges
+        ),
+    )

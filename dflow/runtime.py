@@ -14,14 +14,15 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from dflow import errors
-from dflow.errors import PortError, RunError, StartError
+from dflow.clock import wall_s
+from dflow.errors import PortError, RunError
 from dflow.graph.plan import Plan
 from dflow.launch.handle import Handle
 from dflow.launch.local import Launched, launch
 from dflow.launch.preload import check_not_preloading
 from dflow.launch.protocol import COORDINATOR, AgentGone, Event, Exited
 from dflow.options import RunOptions
-from dflow.report import RunReport, RunStatus
+from dflow.report import RunReport, RunStatus, report_of_the_dead
 from dflow.wire.codec import Codec
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Run:
 
     def __init__(self, graph: Graph, plan: Plan, options: RunOptions) -> None:
         self.run_id = secrets.token_hex(4)
+        self._started_s = wall_s()
         self._graph = graph
         self._plan = plan
         self._options = options
@@ -155,8 +157,12 @@ class Run:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process ids of the workers that live, by ``node[replica]``, and ``coordinator``."""
-        return {str(worker): pid for worker, pid in self._launched.pids.items()}
+        """Ids of the processes that live: ``agent``, ``coordinator``, and ``node[replica]``."""
+        pids = dict(self._launched.pids)
+        found = {"agent": self._launched.agent_pid}
+        if COORDINATOR in pids:
+            found["coordinator"] = pids.pop(COORDINATOR)
+        return found | {str(worker): pid for worker, pid in pids.items()}
 
     def status(self) -> RunStatus:
         """Return live counters of every node and edge; raises `NodeEnded` after the end."""
@@ -243,18 +249,20 @@ class Run:
     def _report_of_the_dead(self) -> RunReport:
         """Return what can be said when the coordinator had no last word."""
         gone, ended = self._agent_gone, self._coordinator_exit
+        kind: type[RunError] = errors.CoordinatorDied
         if gone is not None and not gone.orderly:
             kind, what = errors.AgentDied, f"the agent died ({_how(gone.code, gone.signal)})"
         elif ended is not None:
             how = _how(ended.code, ended.signal)
-            kind, what = errors.CoordinatorDied, f"the coordinator died ({how})"
+            what = f"the coordinator died ({how})"
         else:
-            kind, what = errors.CoordinatorDied, "the run's processes ended without a report"
-        text = f"{what}; every process of the run was ended with it, messages in flight are lost"
-        self._failure = kind(text)
-        return RunReport(
-            self._plan.name, self.run_id, "failed", 0.0, 0.0, 0.0, text, "process_died"
+            what = "the run's processes ended without a report"
+        assert self._handle is not None
+        report = report_of_the_dead(
+            self._plan.name, self.run_id, self._handle.last_status, what, self._started_s, wall_s()
         )
+        self._failure = kind(report.error or what)
+        return report
 
     def _error(self, report: RunReport) -> RunError:
         if self._failure is None:
@@ -267,7 +275,10 @@ class Run:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         assert self._handle is not None
         if self._gone.is_set():

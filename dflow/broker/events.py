@@ -60,12 +60,12 @@ class Unreachable:
 
 @dataclass(frozen=True, slots=True)
 class WorkerExited:
-    """The agent reaped a worker: exit ``code``, or the ``signal`` that killed it."""
+    """The agent reaped a worker: exit ``code``, or the name of the ``signal`` that killed it."""
 
     worker: WorkerId
     pid: int
     code: int | None
-    signal: int | None
+    signal: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,7 @@ class Move(Enum):
     STOPPED = "stopped"
     LEAVE = "leave"
     LOSE = "lose"
+    VACATE = "vacate"
 
 
 class Phase(Enum):
@@ -127,8 +128,19 @@ PARTICIPANT: Mapping[Role, Mapping[Step, Mapping[Move, Step]]] = {
     Role.WORKER: {
         # One that is aborted before it joined has nothing to report: it is refused or killed.
         _S.ABSENT: {_M.JOINED: _S.JOINED, _M.ABORT: _S.GONE, _M.LOSE: _S.GONE},
-        _S.JOINED: {_M.BOUND: _S.BOUND, _M.ABORT: _S.ABORTING, _M.LOSE: _S.GONE},
-        _S.BOUND: {_M.LINK: _S.LINKING, _M.ABORT: _S.ABORTING, _M.LOSE: _S.GONE},
+        # While others are still awaited, somebody else may take the place of one that left.
+        _S.JOINED: {
+            _M.BOUND: _S.BOUND,
+            _M.ABORT: _S.ABORTING,
+            _M.LOSE: _S.GONE,
+            _M.VACATE: _S.ABSENT,
+        },
+        _S.BOUND: {
+            _M.LINK: _S.LINKING,
+            _M.ABORT: _S.ABORTING,
+            _M.LOSE: _S.GONE,
+            _M.VACATE: _S.ABSENT,
+        },
         _S.LINKING: {_M.LINKED: _S.LINKED, _M.ABORT: _S.ABORTING, _M.LOSE: _S.GONE},
         _S.LINKED: {_M.START: _S.STARTING, _M.ABORT: _S.ABORTING, _M.LOSE: _S.GONE},
         _S.STARTING: {_M.STARTED: _S.STARTED, _M.ABORT: _S.ABORTING, _M.LOSE: _S.GONE},

@@ -30,7 +30,7 @@ from dflow.broker.events import (
     WorkerExited,
 )
 from dflow.broker.lifecycle import Phase
-from dflow.broker.signals import SignalWatch
+from dflow.broker.signals import SignalWatch, signal_name
 from dflow.broker.state import CoordinatorState
 from dflow.errors import AgentDied, ProtocolError
 from dflow.launch.pipe import Pipe
@@ -126,7 +126,8 @@ class Loop:
         for message in messages:
             match parse_event(message):
                 case Exited(worker, pid, code, signal):
-                    self._feed(WorkerExited(worker, pid, code, signal))
+                    name = None if signal is None else signal_name(signal)
+                    self._feed(WorkerExited(worker, pid, code, name))
         if agent.closed_by_peer and self._report is None:
             raise AgentDied("the agent died; the coordinator ends with it")
 

@@ -6,7 +6,6 @@ because only then is it known what was under way.
 
 from __future__ import annotations
 
-import signal as signals
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -37,14 +36,9 @@ class Cause:
     busy: tuple[str, ...] = ()
 
 
-def exit_text(code: int | None, signal: int | None) -> str:
+def exit_text(code: int | None, signal: str | None) -> str:
     """Return "exit code 3" or "killed by SIGKILL"."""
-    if signal is None:
-        return f"exit code {code}"
-    try:
-        return f"killed by {signals.Signals(signal).name}"
-    except ValueError:
-        return f"killed by signal {signal}"
+    return f"exit code {code}" if signal is None else f"killed by {signal}"
 
 
 def blame(report: RunReport, cause: Cause, flying: Mapping[str, int]) -> RunReport:

@@ -142,6 +142,13 @@ class Participants:
         self._by_key[key] = found
         return found
 
+    def vacate(self, p: Participant) -> None:
+        """Forget who took this place, so that another may; legal before anybody is linked."""
+        p.move(Move.VACATE)
+        if p.key is not None:
+            del self._by_key[p.key]
+        p.key, p.endpoints, p.unreachable = None, {}, False
+
     def _place(self, hello: Hello) -> Participant | str:
         if hello.role == Role.HANDLE.value:
             return self.handle or "this coordinator serves no launching process"

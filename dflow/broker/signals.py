@@ -7,7 +7,7 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-__all__ = ["SignalWatch"]
+__all__ = ["SignalWatch", "signal_name"]
 
 WATCHED = (signal.SIGINT, signal.SIGTERM)
 
@@ -51,6 +51,14 @@ class SignalWatch:
         except BlockingIOError:
             return []
         return [number for number in numbers if number in WATCHED]
+
+
+def signal_name(number: int) -> str:
+    """Return ``"SIGKILL"`` for 9, ``"signal 63"`` for one without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _wake(number: int, frame: FrameType | None) -> None:

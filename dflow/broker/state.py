@@ -434,13 +434,17 @@ class CoordinatorState:
             limit_s = UNREACHABLE_S if p.unreachable else SILENCE_S
             silent_s = self._now - p.last_seen_s
             if p.key is not None and not p.ended and silent_s >= limit_s:
-                step = p.step
-                p.move(Move.LOSE)
-                self._died(
-                    p,
-                    f"not heard of for {silent_s:.0f} s (pid {p.pid} on {p.host}) "
-                    f"while {step.value}",
-                )
+                self._fell_silent(p, f"not heard of for {silent_s:.0f} s (pid {p.pid} on {p.host})")
+
+    def _fell_silent(self, p: Participant, text: str) -> None:
+        if self.phase is Phase.WAITING and p.key is not None:
+            self._do(Send(p.key, c.Refused("taken for dead after a silence; start it again")))
+            self._do(Say("WARNING", f"{p.worker}: {text}; waiting for another in its place"))
+            self._roll.vacate(p)
+            return
+        step = p.step
+        p.move(Move.LOSE)
+        self._died(p, f"{text} while {step.value}")
 
     def _overdue(self) -> None:
         """The deadline of the phase has passed."""

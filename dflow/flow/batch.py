@@ -35,8 +35,17 @@ class Lane:
     """
 
     __slots__ = (
-        "_first", "byte_mark", "flushed", "full", "head", "mark",
-        "peak", "pending", "queued_bytes", "flushed_bytes", "windows",
+        "_first",
+        "byte_mark",
+        "flushed",
+        "flushed_bytes",
+        "full",
+        "head",
+        "mark",
+        "peak",
+        "pending",
+        "queued_bytes",
+        "windows",
     )  # fmt: skip
 
     def __init__(self, windows: Sequence[SendWindow]) -> None:

@@ -20,8 +20,7 @@ _STYLE = f"""
   text {{ font-family: Inter, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1a202c }}
   .name {{ font-size: {NAME_SIZE}px; font-weight: 600; text-anchor: middle }}
   .small {{ font-size: {SMALL_SIZE}px; fill: #4a5568; text-anchor: middle }}
-  .label {{ font-size: {SMALL_SIZE}px; fill: #4a5568; text-anchor: middle;
-           paint-order: stroke; stroke: #ffffff; stroke-width: 4px; stroke-linejoin: round }}
+  .label {{ font-size: {SMALL_SIZE}px; fill: #4a5568; text-anchor: middle }}
   .edge {{ fill: none; stroke: #718096; stroke-width: 1.4 }}
 """
 
@@ -83,8 +82,7 @@ def _body(
         parts += _node(node, box, fill[node.kind], line[node.kind])
     for label, way in zip(labels, layout.lines, strict=True):
         if label:
-            x, y = _middle(way)
-            parts.append(f'<text class="label" x="{x:.1f}" y="{y + 4:.1f}">{escape(label)}</text>')
+            parts += _label(label, *_label_place(way))
     return parts
 
 
@@ -126,8 +124,18 @@ def _curve(x: float, y: float, to_x: float, to_y: float) -> str:
     return f" C{half:.1f} {y:.1f} {half:.1f} {to_y:.1f} {to_x:.1f} {to_y:.1f}"
 
 
-def _middle(way: Line) -> tuple[float, float]:
-    """Return the middle of the first stretch of a line, where its label goes."""
+def _label(text: str, x: float, y: float) -> list[str]:
+    width = text_width(text, SMALL_SIZE)
+    return [
+        f'<rect x="{x - width / 2:.1f}" y="{y - 7:.1f}" width="{width:.1f}" height="14"'
+        ' rx="3" fill="#ffffff"/>',
+        f'<text class="label" x="{x:.1f}" y="{y + 4:.1f}">{escape(text)}</text>',
+    ]
+
+
+def _label_place(way: Line) -> tuple[float, float]:
+    """Return where a label is least in the way: on a long line's first straight stretch."""
     first, second = way.boxes[0], way.boxes[1]
-    y = way.end_y if len(way.boxes) == 2 else second.y
-    return (first.x + first.width + second.x) / 2, (way.start_y + y) / 2
+    if len(way.boxes) > 2:
+        return second.x + second.width / 2, second.y
+    return (first.x + first.width + second.x) / 2, (way.start_y + way.end_y) / 2

@@ -51,8 +51,9 @@ from dflow.launch.spawned import spawn
 
 __all__ = ["Agent", "main"]
 
-PRELOADED = ("zmq", "loguru", "dflow.broker.main", "dflow.worker.main")
-"""Imported before forking, so that every child shares the pages."""
+PRELOADED = ("zmq", "loguru", "dflow.worker.main")
+"""Imported before forking, so that workers share the pages. The coordinator imports its own
+part by itself, meanwhile."""
 
 COORDINATOR_EXIT_GRACE_S = 2.0
 """What workers may take to leave after a coordinator that ended in order."""

@@ -32,7 +32,8 @@ from dflow.worker.plane import DataPlane
 
 __all__ = ["Handle"]
 
-STATS_S = 0.1
+STATS_S = 0.25
+_OWN_REQUEST = 0
 IDLE_REPORT_S = 0.002
 
 
@@ -53,6 +54,7 @@ class Handle:
     ) -> None:
         self.phase = "waiting"
         self.report: RunReport | None = None
+        self.last_status: RunStatus | None = None  # at most half a second old; for last words
         self.ended = False
         self._plan = plan
         self._options = options
@@ -149,9 +151,7 @@ class Handle:
             known = self._sends.get((node, port))
             if known is not None:
                 return known
-            planned = next(
-                e for e in self._plan.external_edges if (e.node, e.port) == (node, port)
-            )
+            planned = next(e for e in self._plan.external_edges if (e.node, e.port) == (node, port))
             if not rows:
                 raise NodeEnded(f"{node}.{port}: the node has ended")
             edge = OutEdge(
@@ -178,9 +178,11 @@ class Handle:
         while True:
             with self.changed:
                 self.changed.wait_for(
-                    lambda: any(ch.inbox for ch in channels)
-                    or all(ch.exhausted for ch in channels)
-                    or self.ended
+                    lambda: (
+                        any(ch.inbox for ch in channels)
+                        or all(ch.exhausted for ch in channels)
+                        or self.ended
+                    )
                 )
                 values = self._take(channels)
             if values is None:
@@ -224,7 +226,7 @@ class Handle:
                     self.changed.notify_all()
                 if monotonic_ns() >= next_stats:
                     next_stats = monotonic_ns() + int(STATS_S * 1e9)
-                    self._outbox.append(c.Stats(self._stats()))
+                    self._outbox += (c.Stats(self._stats()), c.StatusRequest(_OWN_REQUEST))
                 while self._outbox:
                     self._dealer.send(c.encode(self._outbox.popleft()))
         finally:
@@ -280,6 +282,8 @@ class Handle:
             case c.Stop() | c.Abort():
                 self.phase = "stopping" if isinstance(message, c.Stop) else "aborting"
                 self._outbox.append(c.Stopped(self._stats()))
+            case c.StatusReply(request, status) if request == _OWN_REQUEST:
+                self.last_status = RunStatus.from_dict(status)
             case c.StatusReply(request, status):
                 self._resolve(request, status)
             case c.Located(request, channels):

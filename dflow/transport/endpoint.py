@@ -61,9 +61,7 @@ def bind_control(endpoint: str) -> tuple[zmq.Socket[bytes], str]:
     return bind_router(endpoint, hwm=0, max_frame_bytes=MAX_CONTROL_FRAME_BYTES)
 
 
-def bind_router(
-    endpoint: str, *, hwm: int, max_frame_bytes: int
-) -> tuple[zmq.Socket[bytes], str]:
+def bind_router(endpoint: str, *, hwm: int, max_frame_bytes: int) -> tuple[zmq.Socket[bytes], str]:
     router: zmq.Socket[bytes] = context().socket(zmq.ROUTER)
     router.setsockopt(zmq.LINGER, 0)
     router.setsockopt(zmq.ROUTER_MANDATORY, 1)

@@ -68,9 +68,7 @@ class InLink:
     __slots__ = ("_recv", "endpoint", "socket")
 
     def __init__(self, endpoint: str, hwm: int) -> None:
-        self.socket, self.endpoint = bind_router(
-            endpoint, hwm=hwm, max_frame_bytes=MAX_FRAME_BYTES
-        )
+        self.socket, self.endpoint = bind_router(endpoint, hwm=hwm, max_frame_bytes=MAX_FRAME_BYTES)
         self._recv = self.socket.recv_multipart
 
     def receive(self) -> tuple[bytes, Any] | None:

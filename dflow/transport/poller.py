@@ -56,6 +56,6 @@ class Poller:
         self.descriptors.append(source if isinstance(source, int) else source.getsockopt(zmq.FD))
 
     def wait(self, timeout_s: float | None) -> list[Any]:
-        """Return what can be read; waits ``timeout_s`` at most (None: for ever), rounded up to ms."""
+        """Return what can be read; waits ``timeout_s`` (rounded up to ms; None: for ever)."""
         timeout = -1 if timeout_s is None else int(timeout_s * 1000 + 0.999)
         return [source for source, _ in self._poll(timeout)]

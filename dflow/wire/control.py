@@ -16,10 +16,37 @@ import msgpack
 from dflow.errors import ProtocolError
 
 __all__ = [
-    "AbortRequest", "Abort", "Assign", "Bound", "Control", "DrainRequest", "Drained", "Exit",
-    "Failed", "Finished", "Heartbeat", "Hello", "Link", "Linked", "Locate", "Located", "Log",
-    "Ping", "Process", "Refused", "Run", "Start", "Started", "Stats", "StatusReply",
-    "StatusRequest", "Stop", "Stopped", "Drain", "decode", "encode",
+    "Abort",
+    "AbortRequest",
+    "Assign",
+    "Bound",
+    "Control",
+    "Drain",
+    "DrainRequest",
+    "Drained",
+    "Exit",
+    "Failed",
+    "Finished",
+    "Heartbeat",
+    "Hello",
+    "Link",
+    "Linked",
+    "Locate",
+    "Located",
+    "Log",
+    "Ping",
+    "Process",
+    "Refused",
+    "Run",
+    "Start",
+    "Started",
+    "Stats",
+    "StatusReply",
+    "StatusRequest",
+    "Stop",
+    "Stopped",
+    "decode",
+    "encode",
 ]
 
 VERSION = 1
@@ -305,11 +332,13 @@ def encode(message: Control) -> bytes:
 def decode(data: bytes) -> Control:
     """Return the message in ``data``; raises `ProtocolError` for anything else."""
     if len(data) > MAX_CONTROL_BYTES:
-        raise ProtocolError(f"control message: expected at most {MAX_CONTROL_BYTES} bytes, got {len(data)}")
+        raise ProtocolError(
+            f"control message: expected at most {MAX_CONTROL_BYTES} bytes, got {len(data)}"
+        )
     try:
         version, code, *values = msgpack.unpackb(data, strict_map_key=False)
         kind = _MESSAGES[code]
-    except Exception as error:  # msgpack raises many types for malformed input
+    except Exception as error:  # noqa: BLE001  # msgpack raises many types
         raise ProtocolError(f"control message: malformed ({type(error).__name__})") from None
     if version != VERSION:
         raise ProtocolError(f"control message: expected version {VERSION}, got {version!r}")
@@ -321,7 +350,7 @@ def decode(data: bytes) -> Control:
     return kind(*values)
 
 
-_PLAIN = {"str": str, "int": int, "float": (int, float), "list[Any]": list}
+_PLAIN: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "list[Any]": list}
 
 
 def _check(kind: type[Control], values: list[Any]) -> None:

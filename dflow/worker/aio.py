@@ -72,7 +72,7 @@ class AsyncRunner:
     ) -> None:
         try:
             await self.emit_results(call())
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # user code may raise anything
             self.errors += 1
             self._on_error(error, "handler")
         finally:
@@ -175,7 +175,7 @@ class AsyncSource:
                     self._runner.emit(value)
         except StopAsyncIteration:
             self.exhausted = True
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # user code may raise anything
             self.errors += 1
             self.exhausted = True
             self._on_error(error, "source")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dflow.errors import PortError
 from dflow.flow.out_edge import OutEdge
+from dflow.graph.checking import checker
 from dflow.message import Headers
 
 if TYPE_CHECKING:
@@ -98,18 +99,36 @@ class Unconsumed:
         self.count += 1
 
 
-def make_emitters(node: Node, plane: DataPlane, encode: Callable[[Any], bytes]) -> dict[str, Emit]:
-    """Return an emit function for each output of ``node``."""
+def make_emitters(
+    node: Node, plane: DataPlane, encode: Callable[[Any], bytes], *, check_types: bool = False
+) -> tuple[dict[str, Emit], list[Unconsumed]]:
+    """Return an emit function for each output of ``node``, and those that lead nowhere.
+
+    With ``check_types`` each value is checked against its port's annotation first.
+    """
     found: dict[str, Emit] = {}
-    for port in node.outputs:
+    unconsumed: list[Unconsumed] = []
+    for port, output in node.outputs.items():
+        check = checker(output.type, f"{node.name}.{port}") if check_types else None
         edges = [e for e in plane.out_edges if plane.plan.edges[e.index].output == port]
         if not edges:
-            found[port] = Unconsumed()
+            unconsumed.append(Unconsumed())
+            found[port] = unconsumed[-1]
         elif len(edges) == 1 and edges[0].key is None:
             found[port] = _emit_to_one_lane(edges[0], plane.attend, encode)
         else:
             found[port] = _emit_to_edges(edges, plane.attend, encode)
-    return found
+        if check is not None:
+            found[port] = _checked(check, found[port])
+    return found, unconsumed
+
+
+def _checked(check: Callable[[Any], None], emit: Emit) -> Emit:
+    def checked(value: Any) -> None:
+        check(value)
+        emit(value)
+
+    return checked
 
 
 def _emit_to_one_lane(

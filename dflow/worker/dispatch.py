@@ -19,9 +19,9 @@ from dflow.worker.faults import Interrupted
 
 if TYPE_CHECKING:
     from dflow.graph.node import Handler
+    from dflow.wire.codec import Codec
     from dflow.worker.context import Context, Emit
     from dflow.worker.plane import Gate
-    from dflow.wire.codec import Codec
 
 __all__ = ["TURN_NS", "Dispatcher", "Turns"]
 
@@ -141,7 +141,7 @@ class Dispatcher:
                     break
         except Interrupted:
             pass
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # user code may raise anything
             if isinstance(error, EncodeError) and isinstance(result, types.GeneratorType):
                 self.drain(result)  # a plain function that returned a generator object
             else:
@@ -154,7 +154,7 @@ class Dispatcher:
             used += 1
             try:
                 results = iter(call(value) or ())
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # user code may raise anything
                 self._failed(error, "handler")
                 continue
             if not self.drain(results) or self._gate.shut:
@@ -188,7 +188,7 @@ class Dispatcher:
                     return False
         except Interrupted:
             pass
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # user code may raise anything
             self._failed(error, "handler")
         return True
 

@@ -60,3 +60,8 @@ class ErrorLog:
         self._silent = 0
         text = f"{where} raised {describe(error)}; skipped{more}"
         return f"{text}\n{user_traceback(error)}" if self._reported <= _FULL_REPORTS else text
+
+    def last_word(self) -> str | None:
+        """Return what to log at the end about errors nobody has read of yet, or None."""
+        silent, self._silent = self._silent, 0
+        return f"{silent} more errors were skipped without a line of their own" if silent else None

@@ -151,6 +151,7 @@ class WorkerLoop:
                 self._plane.end()
             case s.Say(message):
                 if isinstance(message, c.Stopped):
+                    self._work.conclude()
                     message = c.Stopped(self._work.stats().to_wire())
                 self._pulse.post(message)
             case s.Leave(reason):

@@ -134,7 +134,7 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
     )
     codec = Codec(config.graph.types())
     node = config.graph.nodes[worker.node].fresh()
-    work = Work(node, ctx, plane, pulse, codec)
+    work = Work(node, ctx, plane, pulse, codec, check_types=config.options.check_types)
     loop = WorkerLoop(work, plane, pulse, ctx, _endpoints(config))
     pulse.attach(plane, work.stats, install_interrupt(_interrupter(pulse)), loop.leave)
     try:

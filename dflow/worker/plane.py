@@ -18,7 +18,6 @@ from dflow.flow.in_edge import InChannel
 from dflow.flow.out_edge import OutEdge
 from dflow.flow.ready import ReadyQueue
 from dflow.graph.plan import Plan, WorkerId, external_edge_id
-from dflow.message import Priority
 from dflow.options import DEFAULT_CAPACITY, DEFAULT_MAX_BYTES
 from dflow.stats import InChannelStats, NodeStats, OutChannelStats, WorkerStats
 from dflow.transport.link import InLink, OutLink
@@ -124,7 +123,7 @@ class DataPlane:
     def add_out_edge(self, edge: OutEdge, rows: Iterable[Any]) -> None:
         """Add an edge that was not planned (messages sent from outside)."""
         self.out_edges.append(edge)
-        self._edge_of_channel |= {number: edge for number in edge.channels}
+        self._edge_of_channel |= dict.fromkeys(edge.channels, edge)
         self.open(rows)
 
     @property
@@ -136,8 +135,10 @@ class DataPlane:
         """Close every socket; idempotent."""
         if not self.closed:
             self.closed = True
-            for link in (*self._in_links.values(), *self._out_links.values()):
-                link.close()
+            for in_link in self._in_links.values():
+                in_link.close()
+            for out_link in self._out_links.values():
+                out_link.close()
             self.wakeup.close()
 
     # --- sending ---------------------------------------------------------------------------
@@ -167,7 +168,7 @@ class DataPlane:
     @property
     def blocked(self) -> bool:
         """Whether some outgoing edge has no credit for another message."""
-        for edge in self.out_edges:
+        for edge in self.out_edges:  # noqa: SIM110  # once a turn: a generator costs more
             if edge.full:
                 return True
         return False
@@ -276,9 +277,15 @@ class DataPlane:
             return None
         node, port = self._externals[number]
         channel = InChannel(
-            number, external_edge_id(node, port), port, Priority(self.plan.external_band(node, port)),
-            DEFAULT_CAPACITY, DEFAULT_MAX_BYTES, self._epoch, external=True,
-        )  # fmt: skip
+            number,
+            external_edge_id(node, port),
+            port,
+            self.plan.external_band(node, port),
+            DEFAULT_CAPACITY,
+            DEFAULT_MAX_BYTES,
+            self._epoch,
+            external=True,
+        )
         self.in_channels[number] = channel
         return channel
 

@@ -133,8 +133,9 @@ class Pulse:
 
     def _run(self) -> None:
         beats_since_work = 0
-        next_stats = heard = monotonic_ns()
         interval_ns = int(self._stats_interval_s * 1e9)
+        heard = monotonic_ns()
+        next_stats = heard + interval_ns  # the first word is Hello
         while not self._leaving:
             self.quiet = beats_since_work > QUIET_BEATS
             if self.in_user_code:  # read after writing `quiet`: one side always sees the other
@@ -164,9 +165,7 @@ class Pulse:
                 continue  # the coordinator notices that it gets no answer
             if isinstance(command, c.Ping):
                 continue
-            if isinstance(command, c.Abort) or (
-                isinstance(command, c.Drain) and self.is_source
-            ):
+            if isinstance(command, c.Abort) or (isinstance(command, c.Drain) and self.is_source):
                 self._interrupt_at = now + int(INTERRUPT_AFTER_S * 1e9)
             self.commands.append(command)
             self._arrived.set()

@@ -67,7 +67,7 @@ class SyncSource:
                 self.exhausted = True
         except Interrupted:
             self.exhausted = True
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # user code may raise anything
             self.errors += 1
             self.exhausted = True  # a generator that raised is over
             self._on_error(error, "source")
@@ -80,6 +80,6 @@ class SyncSource:
         if close is not None:
             try:
                 close()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # user code may raise anything
                 self.errors += 1
                 self._on_error(error, "source")

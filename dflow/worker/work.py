@@ -8,15 +8,16 @@ gives it up only around user code.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dflow.clock import monotonic_ns
 from dflow.errors import PortError
 from dflow.stats import NodeStats, WorkerStats
 from dflow.worker.aio import AsyncRunner, AsyncSource
-from dflow.worker.context import Context, Unconsumed, make_emitters
+from dflow.worker.context import Context, make_emitters
 from dflow.worker.dispatch import Dispatcher
 from dflow.worker.faults import ErrorLog, Interrupted, describe, user_traceback
 from dflow.worker.source import SyncSource
@@ -36,7 +37,14 @@ class Work:
     """The user code of one replica. ``raised`` is set once an error must end the run."""
 
     def __init__(
-        self, node: Node, ctx: Context, plane: DataPlane, pulse: Pulse, codec: Codec
+        self,
+        node: Node,
+        ctx: Context,
+        plane: DataPlane,
+        pulse: Pulse,
+        codec: Codec,
+        *,
+        check_types: bool = False,
     ) -> None:
         self.raised: HookRaised | None = None
         self._node = node
@@ -49,7 +57,9 @@ class Work:
         self._ticks = 0
         self._next_tick: float | None = None
         self._closing = False
-        self._emitters = make_emitters(node, plane, codec.encode)
+        self._emitters, self._unconsumed = make_emitters(
+            node, plane, codec.encode, check_types=check_types
+        )
         ctx.attach(self._emitters)
         node.attach(self._emitters)
         self._emit = self._emitters.get("out") or self._result_emitter(list(node.outputs))
@@ -163,9 +173,9 @@ class Work:
         try:
             with self._user_code():
                 values = self._node.bind_source(self._ctx)()
-                if not hasattr(values, "__aiter__"):
+                if not isinstance(values, AsyncIterable):
                     return SyncSource(iter(values or ()), self._emit, gate, self._on_error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # user code may raise anything
             self._hook_errors += 1
             self._on_error(error, "source")
             return SyncSource(iter(()), self._emit, gate, self._on_error)
@@ -185,9 +195,9 @@ class Work:
 
     def _start_tasks(self, channel: InChannel) -> None:
         tasks = self._need_tasks()
-        handler = self._handlers[channel.port]
+        call = self._handlers[channel.port].call
         for value in self.dispatch.take(channel, tasks.free):
-            tasks.start(lambda value=value: handler.call(value), channel)
+            tasks.start(partial(call, value), channel)
 
     def close_inputs(self) -> None:
         """End the source, or the inputs that only the outside feeds."""
@@ -207,6 +217,12 @@ class Work:
         if self.tasks is not None:
             with self._user_code():
                 self.tasks.cancel()
+
+    def conclude(self) -> None:
+        """Say what was left unsaid, after the last message."""
+        line = self._errors.last_word()
+        if line is not None:
+            self._ctx.log.error("{}", line)
 
     def close(self) -> None:
         """Release the event loop."""
@@ -254,7 +270,7 @@ class Work:
         try:
             with self._user_code():
                 self._emit_results(hook())
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # user code may raise anything
             self._hook_errors += 1
             if name == "on_start" or (self._options.on_error == "stop" and name != "on_stop"):
                 return HookRaised(name, describe(error), user_traceback(error))
@@ -295,7 +311,7 @@ class Work:
         emitted: dict[str, int] = {}
         for edge in plane.out_edges:
             emitted[plane.plan.edges[edge.index].output] = edge.offered
-        unconsumed = sum(e.count for e in self._emitters.values() if isinstance(e, Unconsumed))
+        unconsumed = sum(count.count for count in self._unconsumed)
         node = NodeStats(
             handled=self.dispatch.handled,
             emitted=sum(emitted.values()) + unconsumed,

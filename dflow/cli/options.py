@@ -1,0 +1,83 @@
+"""The options that `dflow run` and `dflow coordinator` share: fields of `RunOptions`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from dflow.cli.output import json_option
+from dflow.options import RunOptions
+
+__all__ = ["TARGET", "run_options"]
+
+TARGET = click.argument("target", metavar="TARGET")
+
+_DEFAULTS = RunOptions()
+_LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
+_OPTIONS = (
+    click.option(
+        "--log",
+        type=click.Choice(["human", "json"]),
+        default=_DEFAULTS.log,
+        show_default=True,
+        help="Log lines on stderr: for people, or one JSON object a line.",
+    ),
+    click.option(
+        "--log-level",
+        type=click.Choice(_LEVELS, case_sensitive=False),
+        default=_DEFAULTS.log_level,
+        show_default=True,
+        help="Least level that is shown.",
+    ),
+    click.option(
+        "--drain-timeout",
+        "drain_timeout_s",
+        type=float,
+        default=_DEFAULTS.drain_timeout_s,
+        show_default=True,
+        metavar="SECONDS",
+        help="What draining may take when asked to end, before the rest is abandoned.",
+    ),
+    click.option(
+        "--check-types",
+        is_flag=True,
+        help="Check every emitted value against its port's type.",
+    ),
+    click.option(
+        "--progress/--no-progress",
+        default=True,
+        help="Live rates on a terminal, a line now and then in a pipe (stderr).  [default: on]",
+    ),
+    click.option(
+        "--report",
+        "report_file",
+        type=click.Path(dir_okay=False, writable=True),
+        metavar="FILE",
+        help="Write the run report to FILE as JSON.",
+    ),
+    json_option,
+)
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the shared options; the verb gets them as ``options: dict``, and what is not one."""
+
+    @functools.wraps(command)
+    def with_options(
+        log: str, log_level: str, drain_timeout_s: float, check_types: bool, **rest: Any
+    ) -> Any:
+        options = {
+            "log": log,
+            "log_level": log_level,
+            "drain_timeout_s": drain_timeout_s,
+            "check_types": check_types,
+        }
+        return command(options=options, **rest)
+
+    decorated: Callable[..., Any] = with_options
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated
