@@ -12,7 +12,7 @@ from dflow.graph.render import edge_label, node_caption
 __all__ = ["draw"]
 
 NAME_SIZE, SMALL_SIZE = 13, 11
-NARROW = set("fijlrt.,:|/()[] I1-→≤")
+NARROW = set("fijlrt.,:|/()[] I1-")
 STACK = 3
 """Pixels between the outlines that hint at replicas."""
 
@@ -125,10 +125,11 @@ def _curve(x: float, y: float, to_x: float, to_y: float) -> str:
 
 
 def _label(text: str, x: float, y: float) -> list[str]:
-    width = text_width(text, SMALL_SIZE)
+    width = text_width(text, SMALL_SIZE) + 8
+    left, top = x - width / 2, y - 7
+    cleared = f'x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="14" rx="3"'
     return [
-        f'<rect x="{x - width / 2:.1f}" y="{y - 7:.1f}" width="{width:.1f}" height="14"'
-        ' rx="3" fill="#ffffff"/>',
+        f'<rect {cleared} fill="#ffffff"/>',
         f'<text class="label" x="{x:.1f}" y="{y + 4:.1f}">{escape(text)}</text>',
     ]
 
