@@ -78,7 +78,44 @@ _ERRORS = (
 )  # fmt: skip
 _HOME |= dict.fromkeys(_ERRORS, "dflow.errors")
 
-__all__ = [*sorted(_HOME), "__version__"]
+__all__ = [
+    "AgentDied",
+    "ChannelRefused",
+    "Context",
+    "CoordinatorDied",
+    "DecodeError",
+    "DflowError",
+    "DrainTimeout",
+    "EdgeReport",
+    "EncodeError",
+    "Graph",
+    "GraphError",
+    "Headers",
+    "HookFailed",
+    "Input",
+    "MissingExtra",
+    "Node",
+    "NodeEnded",
+    "NodeReport",
+    "OptionError",
+    "Output",
+    "PortError",
+    "Priority",
+    "ProtocolError",
+    "Run",
+    "RunError",
+    "RunReport",
+    "RunStatus",
+    "StartError",
+    "Subgraph",
+    "WorkerDied",
+    "__version__",
+    "edge",
+    "node",
+    "register_type",
+    "sink",
+    "source",
+]
 
 
 def __getattr__(name: str) -> Any:
