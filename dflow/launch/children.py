@@ -70,7 +70,7 @@ class Children:
 
             def in_child() -> int | None:
                 before()
-                self._forget()
+                self.close()
                 return body()
 
             be(worker, in_child)
@@ -127,8 +127,8 @@ class Children:
         for child in self._alive.values():
             _kill(child)
 
-    def _forget(self) -> None:
-        """Close, in a child, what watches its siblings."""
+    def close(self) -> None:
+        """Close what watches the children; in a child: what watches its siblings."""
         self._selector.close()
         for child in self._alive.values():
             if child.pidfd is not None:

@@ -119,6 +119,9 @@ class Launched:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
+        except OSError as error:
+            self._link.close()
+            raise StartError(f"expected {sys.executable} to start, got {error}") from None
         finally:
             theirs.close()
             stdio.started()

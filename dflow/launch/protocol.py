@@ -209,7 +209,15 @@ def parse_event(message: dict[str, Any]) -> Event:
                 return Warned(text)
             case {"failed": [str(text), str(traceback)]}:
                 return Failed(text, traceback)
-            case {"exited": [str(node), int(replica), int(pid), code, signal]}:
+            case {
+                "exited": [
+                    str(node),
+                    int(replica),
+                    int(pid),
+                    int() | None as code,
+                    int() | None as signal,
+                ]
+            }:
                 return Exited(WorkerId(node, replica), pid, code, signal)
             case {"done": True}:
                 return Done()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dflow.errors import GraphError
+from dflow.errors import GraphError, StartError
 from dflow.graph.plan import WorkerId
 from dflow.launch.job import Seed
 from dflow.launch.protocol import COORDINATOR, Event, Exited
@@ -452,6 +452,43 @@ def test_start_timeout_ends_what_was_started() -> None:
     """
     done = run_script(script, ok=False)
     assert "expected every process of the run to exist within start_timeout_s=0.5" in done.stderr
+
+
+def test_agent_that_dies_while_loading_is_a_start_error() -> None:
+    script = """
+        import os
+        def body(seed): pass
+        if __name__ != "__main__":
+            os.kill(os.getpid(), 9)
+        if __name__ == "__main__":
+            finish(body)
+    """
+    done = run_script(script, ok=False)
+    assert "StartError: the agent ended before the run began: signal SIGKILL" in done.stderr
+
+
+def test_interpreter_that_does_not_start_is_a_start_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(StartError, match=r"expected /nowhere/python to start"):
+        start(wait_for_ever)
+
+
+def test_much_data_in_the_graph_arrives(tmp_path: Path) -> None:
+    data = b"x" * 50_000_000
+
+    def body(seed: Seed) -> int:
+        return len(data) // 1_000_000
+
+    assert exits(run_until_gone(body))[WorkerId("n", 0)].code == 50
+
+
+def test_two_runs_at_once_do_not_disturb_each_other() -> None:
+    first, second = start(wait_for_ever), start(wait_for_ever)
+    first.kill()
+    assert second.gone is None
+    assert alive(second.agent_pid)
+    assert Path(second.run_dir).exists()
+    second.kill()
 
 
 # --- sudden ends --------------------------------------------------------------------------

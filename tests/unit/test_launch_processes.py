@@ -1,0 +1,174 @@
+"""The small means: run directories, sessions, watching parents, carrying output."""
+
+from __future__ import annotations
+
+import io
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dflow.graph.plan import WorkerId
+from dflow.launch import linux, rundir, spawned
+from dflow.launch.children import Children
+from dflow.launch.pipe import Pipe
+from dflow.launch.protocol import Exited
+from dflow.launch.stdio import Stdio
+from tests.support import eventually
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="uses /proc and prctl")
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(rundir, "MAX_PATH_BYTES", 500)
+    return tmp_path
+
+
+def test_run_directory_is_private_and_goes(base: Path) -> None:
+    directory = rundir.RunDirectory()
+    path = Path(directory.path)
+    assert path.parent == base
+    assert path.stat().st_mode & 0o777 == 0o700
+    (path / "socket").touch()
+    directory.remove()
+    directory.remove()
+    assert not path.exists()
+
+
+def test_sweep_takes_what_nobody_holds_and_nothing_else(base: Path) -> None:
+    held = rundir.RunDirectory()
+    os.utime(held.path, (0, 0))
+    left = base / "dflow-left"
+    young = base / "dflow-young"
+    foreign = base / "other-left"
+    unlocked = base / "dflow-notes"
+    for path in (left, young, foreign, unlocked):
+        path.mkdir()
+        if path is not unlocked:
+            (path / rundir.LOCK).touch()
+        if path is not young:
+            os.utime(path, (0, 0))
+    (base / "dflow-link").symlink_to(foreign)
+    assert rundir.sweep(base) == [str(left)]
+    assert Path(held.path).exists()
+    assert young.exists()
+    assert foreign.exists()
+    assert unlocked.exists()
+
+
+@LINUX
+def test_kill_session_ends_everything_in_it_but_its_leader() -> None:
+    script = "sleep 1000 & (sleep 1000 & wait) & echo ready; read _"
+    with subprocess.Popen(
+        ["sh", "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as leader:
+        assert leader.stdout is not None
+        leader.stdout.readline()
+        eventually(lambda: len(linux.session_members(leader.pid)) == 3, what="three children")
+        linux.kill_session(leader.pid)
+        assert linux.session_members(leader.pid) == []
+        assert leader.poll() is None
+        leader.kill()
+
+
+@LINUX
+def test_watched_process_makes_its_descriptor_readable() -> None:
+    import select
+
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        end = linux.watch_pid(process.pid)
+        assert end is not None
+        assert select.select([end], [], [], 0)[0] == []
+        process.kill()
+        assert select.select([end], [], [], 5)[0] == [end]
+        os.close(end)
+    assert linux.watch_pid(process.pid) is None
+
+
+@LINUX
+def test_process_whose_parent_is_gone_already_ends_itself() -> None:
+    code = "from dflow.launch.linux import die_with_parent; die_with_parent(1 << 22); print('no')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert (done.returncode, done.stdout) == (1, b"")
+
+
+def test_without_a_death_signal_the_end_of_the_pipe_ends_the_process() -> None:
+    ours, theirs = Pipe.pair()
+    code = (
+        f"from dflow.launch.pipe import Pipe; from dflow.launch.spawned import end_with_agent\n"
+        f"end_with_agent(Pipe.from_fd({theirs.fileno()}))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], pass_fds=[theirs.fileno()], cwd=Path(__file__).parents[2]
+    ) as process:
+        theirs.close()
+        ours.close()
+        assert process.wait(10) == -signal.SIGKILL
+
+
+def test_command_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dflow.errors import StartError
+
+    monkeypatch.setattr(sys, "executable", "")
+    with pytest.raises(StartError, match=r"sys\.executable"):
+        spawned.command("dflow.launch.agent", 3)
+
+
+def test_ends_of_children_are_noticed_without_pidfds_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linux, "watch_pid", lambda pid: None)
+    before = signal.getsignal(signal.SIGCHLD)
+    with selectors.DefaultSelector() as selector:
+        children = Children(selector)
+        try:
+            for replica, code in enumerate(("exit 4", "kill -9 $$")):
+                pid = os.posix_spawn("/bin/sh", ["sh", "-c", code], os.environ)
+                children.adopt(WorkerId("n", replica), pid)
+            found: list[Exited] = []
+            while len(children):
+                for key, _ in selector.select(10):
+                    found += key.data()
+        finally:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, before)
+            children.close()
+    ends = {ended.worker.replica: (ended.code, ended.signal) for ended in found}
+    assert ends == {0: (4, None), 1: (None, signal.SIGKILL)}
+
+
+class Closed(io.StringIO):
+    """A stream whose owner closed it meanwhile."""
+
+    def write(self, text: str) -> int:
+        raise ValueError("I/O operation on closed file")
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Closed()], ids=["open", "closed"])
+def test_output_is_carried_and_its_writer_never_blocked(
+    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", stream)
+    stdio = Stdio()
+    assert stdio.captured
+    text = "größe\n" * 50_000  # more than a pipe holds, and characters cut in two
+    script = "import sys; sys.stdout.buffer.write(sys.stdin.buffer.read())"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=stdio.stdout
+    ) as writer:
+        stdio.started()
+        writer.communicate(text.encode(), timeout=20)
+    stdio.join()
+    assert stream.getvalue() == ("" if isinstance(stream, Closed) else text)
