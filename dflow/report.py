@@ -173,8 +173,8 @@ class RunReport:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Return the report `to_dict` was called on; TypeError for anything else."""
         known = _known(cls, data)
-        known["nodes"] = tuple(NodeReport(**node) for node in data.get("nodes", ()))
-        known["edges"] = tuple(EdgeReport(**edge) for edge in data.get("edges", ()))
+        known["nodes"] = tuple(NodeReport(**_known(NodeReport, n)) for n in data.get("nodes", ()))
+        known["edges"] = tuple(EdgeReport(**_known(EdgeReport, e)) for e in data.get("edges", ()))
         return cls(**known)
 
     def to_json(self, indent: int | None = None) -> str:
@@ -248,10 +248,10 @@ class RunStatus:
         """Return the status `to_dict` was called on; TypeError for anything else."""
         known = _known(cls, data)
         known["nodes"] = tuple(
-            NodeStatus(**{**node, "workers": tuple(node.get("workers", ()))})
+            NodeStatus(**_known(NodeStatus, node) | {"workers": tuple(node.get("workers", ()))})
             for node in data.get("nodes", ())
         )
-        known["edges"] = tuple(EdgeStatus(**edge) for edge in data.get("edges", ()))
+        known["edges"] = tuple(EdgeStatus(**_known(EdgeStatus, e)) for e in data.get("edges", ()))
         return cls(**known)
 
 

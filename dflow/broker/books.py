@@ -117,7 +117,7 @@ def _flows(plan: Plan, counted: Counted, lost: Collection[WorkerId]) -> dict[int
     for channel in _channels(plan, counted):
         _add_channel(flows[channel.edge], channel, lost)
     for index, ends in _ends(plan).items():
-        if not ends.isdisjoint(lost) and index in flows:
+        if not ends.isdisjoint(lost):
             flows[index].exact = False
     for flow in flows.values():
         if not flow.exact:

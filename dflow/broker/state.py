@@ -458,7 +458,7 @@ class CoordinatorState:
             text = f"the drain deadline of {self._drain_s:g} s has passed"
             self._fail(Cause("drain_timeout", "drain_timeout", text, busy=busy), RunEvent.ABORT)
         elif self.phase is Phase.STOPPING:
-            busy = tuple(str(p.worker) for p in self._roll if not p.ended)
+            busy = tuple(str(p.worker) for p in self._roll if p.step is Step.STOPPING)
             text = "everything is drained, but on_stop has not returned by the drain deadline"
             self._fail(Cause("drain_timeout", "drain_timeout", text, busy=busy), RunEvent.ABORT)
         else:

@@ -23,7 +23,7 @@ from dflow.report import RunReport
 from dflow.stats import InChannelStats, NodeStats, OutChannelStats, WorkerStats
 from dflow.wire import control as c
 
-__all__ = ["HANDLE", "TOKEN", "Fake", "Fleet", "chain", "diamond", "make_plan"]
+__all__ = ["HANDLE", "TOKEN", "Fake", "Fleet", "chain", "diamond", "flow", "make_plan"]
 
 TOKEN = "token-of-the-run"
 HANDLE = WorkerId(EXTERNAL)
@@ -161,6 +161,7 @@ class Fleet:
         self.fakes = {worker: Fake(worker) for worker in workers}
         self.by_key = {fake.key: fake for fake in self.fakes.values()}
         self.managed = managed
+        self.unkillable = False
         self.said: list[Say] = []
         self.relayed: list[Relay] = []
         self.sent: list[tuple[WorkerId | bytes, c.Control]] = []
@@ -168,6 +169,12 @@ class Fleet:
         self.phases: list[Phase] = [self.state.phase]
         self.report: RunReport | None = None
         self._events: deque[Event] = deque()
+
+    def count(self, messages: int) -> None:
+        """Give every fake the counters of a run with so many messages."""
+        for worker, stats in flow(self.state.plan, messages).items():
+            if worker in self.fakes:
+                self.fakes[worker].stats = stats
 
     def fake(self, node: str, replica: int = 0) -> Fake:
         """Return one participant."""
@@ -196,7 +203,7 @@ class Fleet:
             self.now = min(end, self.now + step_s)
             self.feed(Tick())
 
-    def exit(self, worker: WorkerId, code: int | None = 0, signal: int | None = None) -> None:
+    def exit(self, worker: WorkerId, code: int | None = 0, signal: str | None = None) -> None:
         """Have the agent report the exit of a worker."""
         self.feed(WorkerExited(worker, 100, code, signal))
 
@@ -221,7 +228,8 @@ class Fleet:
                         self._events.append(WorkerExited(fake.worker, 100, 0, None))
             case KillWorker(worker):
                 self.killed.append(worker)
-                self._events.append(WorkerExited(worker, 100, None, 9))
+                if not self.unkillable:
+                    self._events.append(WorkerExited(worker, 100, None, "SIGKILL"))
             case Relay():
                 self.relayed.append(instruction)
             case Say():
@@ -245,20 +253,24 @@ class Fleet:
 
 
 def flow(plan: Plan, count: int) -> dict[WorkerId, WorkerStats]:
-    """Return honest counters of a run in which ``count`` messages passed every channel."""
+    """Return honest counters of a run in which each replica emitted ``count`` on each edge."""
+    share: dict[int, int] = {}
+    for edge in plan.edges:
+        width = plan.by_name[edge.receiver].replicas
+        for channel in (ch for ch in plan.channels if ch.edge == edge.index):
+            place = channel.receiver.replica
+            share[channel.number] = count // width + (place < count % width)
     stats: dict[WorkerId, WorkerStats] = {}
     for worker in (*plan.workers, HANDLE):
-        outs = [ch for ch in plan.channels if ch.sender == worker]
-        ins = [ch for ch in plan.channels if ch.receiver == worker]
-        offered: dict[int, int] = {}
-        for ch in outs:
-            offered[ch.edge] = offered.get(ch.edge, 0) + count
+        outs = [(ch, share[ch.number]) for ch in plan.channels if ch.sender == worker]
+        ins = [(ch, share[ch.number]) for ch in plan.channels if ch.receiver == worker]
+        edges = {ch.edge for ch, _ in outs}
         stats[worker] = WorkerStats(
-            node=NodeStats(handled=count * len(ins), emitted=count, busy_ns=10**9),
-            offered=offered,
-            unsent=dict.fromkeys(offered, 0),
-            peak=dict.fromkeys(offered, 3),
-            outs=tuple(OutChannelStats(ch.number, count, count * 10, count, count) for ch in outs),
-            ins=tuple(InChannelStats(ch.number, count, count, count) for ch in ins),
+            node=NodeStats(handled=sum(n for _, n in ins), emitted=count, busy_ns=10**9),
+            offered=dict.fromkeys(edges, count),
+            unsent=dict.fromkeys(edges, 0),
+            peak=dict.fromkeys(edges, 3),
+            outs=tuple(OutChannelStats(ch.number, n, n * 10, n, n) for ch, n in outs),
+            ins=tuple(InChannelStats(ch.number, n, n, n) for ch, n in ins),
         )
     return stats

@@ -37,6 +37,7 @@ FLOORS = {
     "dflow.telemetry": 3,
     "dflow.broker.main": 4,
     "dflow.broker.loop": 4,
+    "dflow.broker.signals": 4,
     "dflow.worker": 4,
     "dflow.launch": 4,
     "dflow": 5,

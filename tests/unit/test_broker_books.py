@@ -1,0 +1,174 @@
+"""The books: what the two ends of every edge counted becomes one report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dflow.broker import books
+from dflow.graph.plan import Plan, WorkerId
+from dflow.report import EdgeReport, RunReport
+from dflow.stats import InChannelStats, NodeStats, OutChannelStats, WorkerStats
+from tests.unit.broker_pair import HANDLE, chain, diamond, flow, make_plan
+
+A, B, C = WorkerId("a"), WorkerId("b"), WorkerId("c")
+
+
+def report(plan: Plan, counted: books.Counted, outcome: str = "finished") -> RunReport:
+    """Return the report of a run that counted so."""
+    edges = books.edge_reports(plan, counted, (), complete=outcome in ("finished", "drained"))
+    nodes = books.node_reports(plan, counted)
+    return RunReport("g", "r", outcome, 0.0, 1.0, 1.0, nodes=nodes, edges=edges)
+
+
+def test_counters_of_replicas_and_channels_add_up() -> None:
+    plan = diamond()
+    done = report(plan, flow(plan, 7))
+    assert done.imbalances == []
+    edge = done.edge("b.out->d.in")
+    assert (edge.sent, edge.delivered, edge.bytes, edge.peak) == (14, 14, 140, 3)
+    node = done.node("b")
+    assert (node.replicas, node.handled, node.emitted, node.busy_s) == (2, 7, 14, 2.0)
+    assert done.totals["sent"] == done.totals["delivered"] == 7 + 7 + 14 + 7
+
+
+def test_metrics_of_replicas_add_up() -> None:
+    plan = chain("a", "b", b=2)
+    stats = WorkerStats(NodeStats(metrics={"hits": 2.0}))
+    done = report(plan, {WorkerId("b", 0): stats, WorkerId("b", 1): stats})
+    assert done.node("b").metrics == {"hits": 4.0}
+
+
+def test_what_was_on_the_way_when_a_run_was_cut_short_is_abandoned() -> None:
+    plan = chain("a", "b")
+    counted = {
+        A: WorkerStats(
+            offered={0: 30},
+            unsent={0: 5},
+            outs=(OutChannelStats(0, sent=25, sent_bytes=250, taken=12, done=10),),
+        ),
+        B: WorkerStats(ins=(InChannelStats(0, received=20, delivered=11, done=10),)),
+    }
+    cut = report(plan, counted, "aborted")
+    edge = cut.edge("a.out->b.in")
+    assert (edge.sent, edge.delivered, edge.abandoned) == (30, 11, 5 + 5 + 9)
+    assert (edge.unsent, edge.wired, edge.received) == (5, 25, 20)
+    assert cut.balances
+
+
+def test_a_finished_run_that_abandoned_something_does_not_balance() -> None:
+    plan = chain("a", "b")
+    counted = flow(plan, 4)
+    counted[B] = replace(counted[B], ins=(InChannelStats(0, 3, 3, 3),))
+    (text,) = report(plan, counted).imbalances
+    assert text == "edge a.out->b.in: expected none abandoned when finished, got 1"
+
+
+def test_a_sender_that_lost_count_is_found_out() -> None:
+    plan = chain("a", "b")
+    counted = flow(plan, 4)
+    counted[A] = replace(counted[A], offered={0: 5})
+    assert any(
+        "5 sent, but 0 unsent + 4 on the wire" in t for t in report(plan, counted).imbalances
+    )
+
+
+def test_a_receiver_that_got_more_than_was_sent_is_found_out() -> None:
+    plan = chain("a", "b")
+    counted = flow(plan, 4)
+    counted[B] = replace(counted[B], ins=(InChannelStats(0, 6, 6, 6),))
+    found = report(plan, counted).imbalances
+    assert "edge a.out->b.in: expected wired >= received >= delivered, got 4, 6, 6" in found
+
+
+def test_copies_that_differ_are_found_out() -> None:
+    plan = make_plan([("a", "b"), ("a", "c")])
+    counted = flow(plan, 4)
+    counted[A] = replace(
+        counted[A], offered={0: 4, 1: 3}, outs=(counted[A].outs[0], OutChannelStats(1, 3, 30, 3, 3))
+    )
+    counted[C] = replace(counted[C], ins=(InChannelStats(1, 3, 3, 3),))
+    (text,) = report(plan, counted).imbalances
+    assert text == (
+        "output a.out: expected the same number on each edge, got a.out->b.in 4, a.out->c.in 3"
+    )
+
+
+def test_an_edge_from_outside_appears_only_when_used() -> None:
+    plan = chain("a", "b")
+    assert [e.id for e in report(plan, flow(plan, 2)).edges] == ["a.out->b.in"]
+    channel, index = plan.external_channel("b", "in", 0), plan.external_edges[0].index
+    counted = flow(plan, 2)
+    counted[HANDLE] = WorkerStats(
+        offered={index: 3}, outs=(OutChannelStats(channel, 3, 9, 3, 3),), peak={index: 2}
+    )
+    counted[B] = replace(counted[B], ins=(*counted[B].ins, InChannelStats(channel, 3, 3, 3)))
+    edge = report(plan, counted).edge("run->b.in")
+    assert edge == EdgeReport(
+        "run->b.in", sent=3, delivered=3, wired=3, received=3, peak=2, bytes=9
+    )
+
+
+def test_what_an_ended_node_did_not_take_from_outside_was_rejected() -> None:
+    plan = chain("a", "b")
+    channel, index = plan.external_channel("b", "in", 0), plan.external_edges[0].index
+    counted = flow(plan, 2)
+    counted[HANDLE] = WorkerStats(
+        offered={index: 5}, unsent={index: 1}, outs=(OutChannelStats(channel, 4, 9, 2, 2),)
+    )
+    counted[B] = replace(counted[B], ins=(*counted[B].ins, InChannelStats(channel, 2, 2, 2)))
+    finished = report(plan, counted)
+    assert (finished.edge("run->b.in").rejected, finished.edge("run->b.in").abandoned) == (3, 0)
+    assert finished.balances
+    aborted = report(plan, counted, "aborted")
+    assert (aborted.edge("run->b.in").rejected, aborted.edge("run->b.in").abandoned) == (0, 3)
+
+
+def test_results_are_an_edge_like_any_other() -> None:
+    plan = make_plan([("a", "b")], results=["b"])
+    done = report(plan, flow(plan, 6))
+    assert done.edge("b.out->run.in").delivered == 6
+    assert [node.name for node in done.nodes] == ["a", "b"]
+
+
+def test_a_dead_sender_is_known_by_what_arrived() -> None:
+    plan = chain("a", "b")
+    counted = {B: WorkerStats(ins=(InChannelStats(0, received=9, delivered=9, done=9),))}
+    (edge,) = books.edge_reports(plan, counted, {A}, complete=False)
+    assert (edge.sent, edge.delivered, edge.exact) == (9, 9, False)
+    assert list(edge.imbalances()) == []
+
+
+def test_a_dead_receiver_is_known_by_what_it_had_reported_done() -> None:
+    plan = chain("a", "b")
+    counted = {
+        A: WorkerStats(offered={0: 9}, outs=(OutChannelStats(0, 9, 90, taken=7, done=6),)),
+        B: WorkerStats(ins=(InChannelStats(0, received=3, delivered=2, done=2),)),
+    }
+    (edge,) = books.edge_reports(plan, counted, {B}, complete=False)
+    assert (edge.sent, edge.received, edge.delivered, edge.abandoned) == (9, 7, 6, 3)
+    assert list(edge.imbalances()) == []
+
+
+def test_in_flight_counts_both_sides_of_a_worker() -> None:
+    plan = chain("a", "b", "c")
+    counted = {
+        A: WorkerStats(outs=(OutChannelStats(0, 10, 100, 8, 7),)),
+        B: WorkerStats(unsent={1: 2, 99: 4}, outs=(OutChannelStats(1, 5, 50, 5, 1),)),
+        C: WorkerStats(ins=(InChannelStats(1, 5, 5, 4),)),
+    }
+    assert books.in_flight(plan, counted, B) == {"a.out->b.in": 3, "b.out->c.in": 3}
+    assert books.in_flight(plan, flow(plan, 9), B) == {}
+
+
+def test_counters_of_channels_that_do_not_exist_are_left_out() -> None:
+    plan = chain("a", "b")
+    counted = flow(plan, 3)
+    counted[A] = replace(counted[A], outs=(*counted[A].outs, OutChannelStats(77, 5, 5, 5, 5)))
+    assert report(plan, counted).balances
+
+
+def test_the_two_ends_may_report_at_different_times() -> None:
+    plan = chain("a", "b")
+    counted = {B: WorkerStats(ins=(InChannelStats(0, 4, 4, 4),))}
+    (edge,) = books.edge_statuses(plan, counted)
+    assert (edge.sent, edge.delivered, edge.depth) == (4, 4, 0)
