@@ -99,10 +99,12 @@ def _invite(endpoint: str, workers: int, made_up: str | None) -> None:
     if wants_json():
         show_json(listening=url, workers=workers)
         return
-    secret = made_up if made_up is not None else f"${TOKEN}"
     count = f" --count {workers}" if workers > 1 else ""
-    say(f"waiting for {workers} workers; start them with")
-    say(f"  {TOKEN}={secret} dflow worker --join {url}{count}")
+    command = f"dflow worker --join {url}{count}"
+    if made_up is None:
+        say(f"waiting for {workers} workers; start them, with the same {TOKEN}, by\n  {command}")
+    else:
+        say(f"waiting for {workers} workers; start them by\n  {TOKEN}={made_up} {command}")
 
 
 def _reachable(endpoint: str) -> str:
@@ -147,6 +149,7 @@ def worker(url: str, token: str | None, count: int, bind_host: str | None) -> No
     else:
         from dflow.worker.main import join_worker
 
+        say(f"joining {url}")
         code = join_worker(url, token, bind_host)
     if wants_json():
         show_json(ok=code == 0, exit_code=code)

@@ -81,7 +81,7 @@ def graph(target: str, style: str, output: str | None) -> None:
             fingerprint=plan.fingerprint,
         )  # fmt: skip
         return
-    text: str = getattr(render, style)(plan)
+    text: str = getattr(render, style)(plan).rstrip("\n")
     if output is None:
         click.echo(text)
         return

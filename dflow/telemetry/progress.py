@@ -100,7 +100,7 @@ class _Lines:
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
         self._rates = _Rates()
-        self._phase = ""
+        self._shown = ("", "")
         self._shown_s = 0.0
 
     def open(self) -> None:
@@ -111,18 +111,28 @@ class _Lines:
 
     def update(self, status: RunStatus) -> None:
         """Print a line if one is due."""
-        rates = self._rates.update(status)
-        due = status.uptime_s - self._shown_s >= LINE_EVERY_S
-        if status.phase == self._phase and not due:
+        rates, missing = self._rates.update(status), _missing(status)
+        due = not missing and status.uptime_s - self._shown_s >= LINE_EVERY_S
+        if (status.phase, missing) == self._shown and not due:
             return
-        self._phase, self._shown_s = status.phase, status.uptime_s
-        line = f"{status.graph}: {status.phase} {status.uptime_s:.1f} s; {_summary(status, rates)}"
+        self._shown, self._shown_s = (status.phase, missing), status.uptime_s
+        line = (
+            f"{status.graph}: {status.phase} {status.uptime_s:.1f} s; "
+            f"{missing or _summary(status, rates)}"
+        )
         if self._stream is not None:
             try:
                 self._stream.write(line + "\n")
                 self._stream.flush()
             except (OSError, ValueError):  # the reader of the pipe has left
                 self._stream = None
+
+
+def _missing(status: RunStatus) -> str:
+    """Return how many workers a run that waits for them has; empty when it does not."""
+    steps = [step for node in status.nodes for step in node.workers]
+    here = sum(step != "absent" for step in steps)
+    return f"{here} of {len(steps)} workers are here" if status.phase == "waiting" else ""
 
 
 def _summary(status: RunStatus, rates: dict[str, float]) -> str:
@@ -245,7 +255,7 @@ class _Above(io.TextIOBase):
 def _table(status: RunStatus, rates: dict[str, float]) -> Table:
     from rich.table import Table
 
-    title = f"{status.graph}  {status.phase}  {status.uptime_s:.1f} s"
+    title = f"{status.graph}  {status.phase}  {status.uptime_s:.1f} s  {_missing(status)}"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("node", no_wrap=True)
     for head in ("replicas", "handled", "emitted", "errors", "per second"):

@@ -50,6 +50,19 @@ def test_a_pipe_gets_a_line_at_each_phase_and_every_two_seconds() -> None:
     assert "\x1b" not in pipe.getvalue()
 
 
+def test_a_run_that_waits_for_workers_says_how_many_only_when_that_changes() -> None:
+    pipe = io.StringIO()
+    with Progress(pipe) as progress:
+        for second in range(9):
+            steps = ("joined", "absent" if second < 6 else "joined")
+            nodes = (NodeStatus("work", "node", 2, workers=steps),)
+            progress.update(RunStatus("far", "r", "waiting", float(second), nodes))
+    assert pipe.getvalue().splitlines() == [
+        "far: waiting 0.0 s; 1 of 2 workers are here",
+        "far: waiting 6.0 s; 2 of 2 workers are here",
+    ]
+
+
 def test_the_rate_is_of_the_last_second() -> None:
     pipe = io.StringIO()
     with Progress(pipe) as progress:
