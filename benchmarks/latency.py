@@ -1,0 +1,101 @@
+"""One message a millisecond over two hops: dflow against bare PUSH/PULL sockets.
+
+    python -m benchmarks.latency [--count N] [--rounds N] [--spin]
+
+Every message carries the monotonic clock of the moment it was made; its age is taken in the
+sink's handler. Both sides wait for the same absolute schedule in the same generator, asleep
+or, with ``--spin``, burning a core (which leaves the other two processes one of two cores).
+The first `WARM_UP` messages are left out: connections are being made and processes started.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import reference, workload
+from benchmarks.rounds import Comparison, compare, measure_parser, print_table
+from dflow import Graph, Input, Node, node, source
+
+__all__ = ["measure", "rows"]
+
+WARM_UP = 1000
+INTERVAL_S = 0.001
+
+stamped = source(workload.stamped)
+relay = node(workload.relay)
+
+
+class Ages(workload.LatencyTally, Node):
+    """The sink: exactly the reference's."""
+
+    messages = Input(dict[str, Any])
+    add = messages.handler(workload.LatencyTally.add)
+    on_end = workload.LatencyTally.finish
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """One round: percentiles of the age at the sink, in microseconds."""
+
+    p50_us: float
+    p99_us: float
+    p999_us: float
+    max_us: float
+
+
+def run_dflow(count: int, interval_s: float, spin: bool, result: str) -> None:
+    """Run the graph once; the sink writes to the file ``result``."""
+    chain = stamped(count, interval_s, spin) >> relay() >> Ages(result)
+    report = Graph("latency", chain).run(log_level="WARNING")
+    if report.outcome != "finished" or not report.balances:
+        raise RuntimeError(f"expected a finished run whose books balance, got\n{report}")
+
+
+def one_round(run: Callable[[int, float, bool, str], None], count: int, spin: bool) -> Latency:
+    """Run one side once and verify what the sink got."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder, "result.json")
+        run(count + WARM_UP, INTERVAL_S, spin, str(result))
+        got = json.loads(result.read_text(encoding="utf-8"))
+    if len(got["ages_ns"]) != count + WARM_UP or not got["in_order"]:
+        raise RuntimeError(f"expected {count + WARM_UP} messages in order, got {got}")
+    ages_us = sorted(age / 1000 for age in got["ages_ns"][WARM_UP:])
+    p50, p99, p999 = (ages_us[int(count * part)] for part in (0.5, 0.99, 0.999))
+    return Latency(p50, p99, p999, ages_us[-1])
+
+
+def measure(rounds: int, count: int, spin: bool = False) -> Comparison[Latency]:
+    """Run both sides in turn, ``rounds`` times."""
+    return compare(
+        rounds,
+        lambda: one_round(reference.run_latency, count, spin),
+        lambda: one_round(run_dflow, count, spin),
+    )
+
+
+def rows(measured: Comparison[Latency]) -> list[list[str]]:
+    """Return the table's rows."""
+    found = []
+    for name in ("p50", "p99", "p999"):
+        one = measured.ratio(lambda latency, name=name: getattr(latency, f"{name}_us"))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        figures = [f"{one.reference:.0f}", f"{one.dflow:.0f}", f"{one.ratio:.2f}"]
+        found.append([f"latency {name}, two hops, us", *figures])
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = measure_parser(__doc__)
+    parser.add_argument("--count", type=int, default=4000, help="messages a round")
+    parser.add_argument("--spin", action="store_true", help="wait by spinning, not by sleeping")
+    asked = parser.parse_args()
+    print_table(rows(measure(asked.rounds, asked.count, asked.spin)))
+
+
+if __name__ == "__main__":
+    main()
