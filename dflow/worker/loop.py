@@ -76,6 +76,8 @@ class WorkerLoop:
         """Wait until there is something to do, then take in what has arrived."""
         plane = self._plane
         timeout = self._timeout_s()
+        if timeout != 0:
+            plane.grant(idle=False)  # a sender out of credit waits for this, so before we wait
         ready = plane.poller.wait(0 if self._work.active else timeout)
         if not ready and self._work.active:
             self._work.wait(timeout)
