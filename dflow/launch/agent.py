@@ -162,7 +162,8 @@ class Agent:
                     self._tell(failed)
                     self._ending = True
         if link.closed_by_peer:
-            self._selector.unregister(link)
+            with suppress(KeyError):  # its exit may be heard before its end of file
+                self._selector.unregister(link)
 
     def _in_child(self, is_coordinator: bool) -> Any:
         def close_what_is_the_agents() -> None:
@@ -210,9 +211,9 @@ class Agent:
                 self._children.kill(WorkerId(node, replica))
 
     def _on_exited(self, ended: Exited) -> None:
-        if ended.worker in self._loading and ended.worker not in self._ready:
-            self._on_spawned(ended.worker)
-            if not self._ending:
+        if ended.worker in self._loading:
+            self._on_spawned(ended.worker)  # its last words may not have been read yet
+            if ended.worker not in self._ready and not self._ending:
                 what = f"{ended.worker}: {ended.cause} before it had loaded the user's code"
                 self._tell(Failed(what))
                 self._ending = True

@@ -58,15 +58,17 @@ class Pipe:
         return self._pending.popleft()
 
     def available(self) -> list[dict[str, Any]]:
-        """Read once (after a selector said so) and return the complete messages."""
-        self._read()
+        """Read once and return the complete messages; never blocks."""
+        self._read(socket.MSG_DONTWAIT)
         found = list(self._pending)
         self._pending.clear()
         return found
 
-    def _read(self) -> None:
+    def _read(self, flags: int = 0) -> None:
         try:
-            data = self._sock.recv(READ_BYTES)
+            data = self._sock.recv(READ_BYTES, flags)
+        except BlockingIOError:
+            return
         except OSError:
             data = b""
         if data:

@@ -114,6 +114,8 @@ def test_pipe_gives_all_complete_messages_at_once() -> None:
     left, right = Pipe.pair()
     right.send(pack({"a": 1}) + pack({"b": 2}) + pack({"c": 3})[:3])
     assert left.available() == [{"a": 1}, {"b": 2}]
+    assert left.available() == []
+    assert not left.closed_by_peer
     right.send(pack({"c": 3})[3:])
     assert left.available() == [{"c": 3}]
     left.close()
