@@ -93,7 +93,8 @@ class Lane:
             if len(self.windows) == 1:
                 yield from self._cut_for(0, waiting)
             else:
-                rooms = [window.room for window in self.windows]
+                # who has no bytes left takes no share, or it would hold up the others
+                rooms = [w.room if w.room_bytes > 0 else 0 for w in self.windows]
                 shares = share_out(waiting, rooms, self._first)
                 self._first = (self._first + 1) % len(shares)
                 for index, share in enumerate(shares):

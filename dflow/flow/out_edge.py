@@ -19,19 +19,29 @@ from dflow.wire.frames import pack_batch, pack_end
 __all__ = ["OutEdge", "key_slot"]
 
 _UNORDERED = (set, frozenset, dict)
+_CONTAINERS = (*_UNORDERED, tuple, list)
 
 
 def key_slot(key: Any, slots: int, encode: Callable[[Any], bytes]) -> int:
     """Return which of ``slots`` replicas owns ``key``; equal in every process and run.
 
-    Raises `OptionError` for a key whose encoding has no defined order (set, dict).
+    Raises `OptionError` for a key whose encoding has no defined order (a set or dict, or a
+    tuple or list with one in it).
     """
+    if isinstance(key, _CONTAINERS):
+        _refuse_unordered(key)
+    return crc32(encode(key)) % slots
+
+
+def _refuse_unordered(key: Any) -> None:
     if isinstance(key, _UNORDERED):
         raise OptionError(
             f"key=: expected a value with one encoding (text, number, tuple …), "
             f"got {type(key).__name__}; use e.g. a sorted tuple of it"
         )
-    return crc32(encode(key)) % slots
+    for part in key:
+        if isinstance(part, _CONTAINERS):
+            _refuse_unordered(part)
 
 
 class OutEdge:
