@@ -44,6 +44,8 @@ class NodeFactory(Chainable):
     ``function`` is the function itself, for calling it without a graph (in tests, say).
     """
 
+    __name__: str
+
     def __init__(
         self,
         kind: str,
@@ -58,7 +60,7 @@ class NodeFactory(Chainable):
                 f"@{kind}: a Node class needs no decorator; write {function.__name__}()"
             )
         self.kind = kind
-        self.function = function
+        self.function: Callable[..., Any] = function
         given = dict(options or {})
         name = given.pop("name", None) or getattr(function, "__name__", None)
         self.default_name = valid_part(name) if name else snake_case(type(function).__name__)
@@ -202,8 +204,9 @@ class FunctionNode(Node):
         args, kwargs = self.config
         return self.factory.shape.bind(self.factory.function, args, kwargs, ctx)
 
-    def hook(self, name: str, ctx: Any) -> None:
+    def hook(self, name: str, ctx: Any) -> Callable[[], Any] | None:
         """Return ``None``: functions have no hooks."""
+        return None
 
 
 def _extra_outputs(name: str, outputs: Mapping[str, Any]) -> dict[str, Output]:

@@ -21,7 +21,7 @@ MARGIN = 24.0
 SWEEPS = 8
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Box:
     """A node (or, with ``key`` negative, a bend of a long edge); ``y`` is its middle."""
 
@@ -35,7 +35,7 @@ class Box:
     after: list[Box] = field(default_factory=list)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Line:
     """An edge as the boxes it passes, and the height at which it leaves and arrives."""
 

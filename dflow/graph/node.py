@@ -166,6 +166,8 @@ class Node(Chainable):
     if not TYPE_CHECKING:  # or every misspelt attribute would type-check
 
         def __getattr__(self, name: str) -> Any:
+            if hasattr(type(self), name):  # a property raised AttributeError: let it say why
+                return object.__getattribute__(self, name)
             ports = (*type(self)._inputs, *type(self)._outputs)
             raise unknown_port(type(self).__name__, name, ports)
 
@@ -229,6 +231,11 @@ def _declared(cls: type, kind: type[Any]) -> dict[str, Any]:
     for base in reversed(cls.__mro__):
         for name, value in vars(base).items():
             if isinstance(value, kind):
+                if value.name != name:
+                    raise GraphError(
+                        f"{cls.__name__}.{name}: expected a port of its own, got the one called"
+                        f" {value.name!r}; declare another {kind.__name__}(...)"
+                    )
                 found[name] = value
             elif name in found:
                 del found[name]

@@ -45,12 +45,7 @@ class _Port:
         self._type = type
 
     def __set_name__(self, owner: type, name: str) -> None:
-        if self.name and self.name != name:
-            raise GraphError(
-                f"{owner.__name__}.{name}: expected its own {self.side}, got the one that is"
-                f" already called {self.name!r}; declare a second {type(self).__name__}(...)"
-            )
-        self.name = name
+        self.name = self.name or name
         if isinstance(self._type, str):
             self._type = Deferred(partial(in_module, self._type, owner.__module__))
 

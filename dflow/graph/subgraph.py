@@ -78,13 +78,11 @@ class Subgraph(Composition, Chainable):
             raise unknown_port(self.name, name, (*self._inputs, *self._outputs))
         return port
 
-    if not TYPE_CHECKING:  # or every misspelt attribute would type-check
-
-        def __getattr__(self, name: str) -> BoundInput | BoundOutput:
-            # Never for private names: unpickling looks for them on an empty object.
-            if name.startswith("_"):
-                raise AttributeError(name)
-            return self.port(name)
+    def __getattr__(self, name: str) -> BoundInput | BoundOutput:
+        # Never for private names: unpickling looks for them on an empty object.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self.port(name)
 
     def as_input(self) -> BoundInput:
         """Return the only exposed input; raises `PortError` if there is not exactly one."""
@@ -109,7 +107,8 @@ class Subgraph(Composition, Chainable):
         return home is not None
 
     def _free_name(self, name: str) -> str:
-        if not isinstance(name, str) or not name.isidentifier() or hasattr(Subgraph, name):
+        own = hasattr(Subgraph, name) or name in vars(self)
+        if not isinstance(name, str) or not name.isidentifier() or own:
             raise GraphError(
                 f"subgraph {self.name}: expected a name for a port that is a Python name and not"
                 f" one of Subgraph's own, got {name!r}"

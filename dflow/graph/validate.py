@@ -53,7 +53,8 @@ def _names(parts: Sequence[Named]) -> Iterator[Problem]:
         what = "node" if isinstance(named.part, Node) else "subgraph"
         advice = "give it another name: "
         advice += ".options(name=...)" if what == "node" else "Subgraph(name, ...)"
-        own = named.name.rpartition("/")[2]
+        given = named.part.node_options.name if isinstance(named.part, Node) else None
+        own = named.name.rpartition("/")[2] if given is None else given
         if named.twin:
             yield Problem(named.name, f"two parts have this name, the second is a {what}", advice)
         if named.name == EXTERNAL:
