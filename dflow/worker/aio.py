@@ -27,8 +27,12 @@ __all__ = ["AsyncRunner", "AsyncSource"]
 class AsyncRunner:
     """Runs up to ``concurrency`` coroutines at once."""
 
-    def __init__(self, concurrency: int, emit: Emit, on_error: OnError) -> None:
+    def __init__(
+        self, concurrency: int, emit: Emit, on_error: OnError, blocked: Callable[[], bool]
+    ) -> None:
         self._loop = asyncio.new_event_loop()
+        self._blocked = blocked
+        self._credit = asyncio.Event()
         self._concurrency = concurrency
         self._emit = emit
         self._on_error = on_error
@@ -71,7 +75,7 @@ class AsyncRunner:
         self, call: Callable[[], Any], channel: InChannel, ticket: list[bool]
     ) -> None:
         try:
-            await self.emit_results(call())
+            await self._emit_results(call(), paced=True)
         except Exception as error:  # noqa: BLE001  # user code may raise anything
             self.errors += 1
             self._on_error(error, "handler")
@@ -82,12 +86,15 @@ class AsyncRunner:
                 tickets.popleft()
                 channel.finish(1)
 
-    async def emit_results(self, results: Any) -> None:
-        """Emit what a coroutine returns or an async generator yields."""
+    async def _emit_results(self, results: Any, *, paced: bool) -> None:
+        """Emit what a coroutine returns or an async generator yields, ``paced`` by credit."""
         if hasattr(results, "__aiter__"):
             async for value in results:
                 if value is not None:
                     self.emit(value)
+                while paced and self._blocked():
+                    self._credit.clear()
+                    await self._credit.wait()
         else:
             value = await results
             if value is not None:
@@ -100,7 +107,7 @@ class AsyncRunner:
 
     def call(self, coroutine: Any) -> None:
         """Run a hook's coroutine (or async generator) to its end."""
-        self._loop.run_until_complete(self.emit_results(coroutine))
+        self._loop.run_until_complete(self._emit_results(coroutine, paced=False))
 
     def wait(self, descriptors: Iterable[int], timeout_s: float | None) -> None:
         """Run tasks until one ends, a descriptor is readable, or ``timeout_s`` has passed."""
@@ -108,6 +115,8 @@ class AsyncRunner:
             if fd not in self._watched:
                 self._watched.add(fd)
                 self._loop.add_reader(fd, self._awake.set)
+        if not self._blocked():
+            self._credit.set()
         began = monotonic_ns()
         self._loop.run_until_complete(self._until_awake(timeout_s))
         self.busy_ns += monotonic_ns() - began if self._tasks else 0

@@ -1,6 +1,6 @@
 """The last step of a message's way: a batch's messages through the user's handler.
 
-Work is done in *turns* of about half a millisecond, or one message if that takes longer.
+Work is done in *turns* of about a millisecond, or one message if that takes longer.
 Between turns the worker looks at its sockets: higher bands first, credit, commands. A turn
 ends early when the gate shuts: an output is out of credit, a command has come, or the pulse
 thread wants the wire looked at.
@@ -9,6 +9,7 @@ thread wants the wire looked at.
 from __future__ import annotations
 
 import types
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,13 @@ if TYPE_CHECKING:
 
 __all__ = ["TURN_NS", "Dispatcher", "Turns"]
 
-TURN_NS = 500_000
+TURN_NS = 1_000_000
 """Length of a turn: long enough that looking at the sockets costs a few percent."""
 
 MAX_TURN = 512
+
+MAX_PAUSED = 16
+"""Generators that may wait for credit at once; beyond it not even control messages are taken."""
 
 OnError = Callable[[BaseException, str], None]
 
@@ -52,7 +56,11 @@ class Turns:
 
 
 class Dispatcher:
-    """Runs synchronous handlers. ``paused`` generators are resumed when there is credit."""
+    """Runs synchronous handlers.
+
+    ``paused`` are generators that wait for credit, oldest first: of a handler, and of what
+    may come in between all the same (control messages, a tick). A hook's has no channel.
+    """
 
     __slots__ = (
         "_codec", "_ctx", "_emit", "_gate", "_handlers", "_on_error", "_turns",
@@ -78,7 +86,12 @@ class Dispatcher:
         self.handled = 0
         self.errors = 0
         self.other_ns = 0  # hooks, ticks and resumed generators
-        self.paused: tuple[Iterator[Any], InChannel | None] | None = None
+        self.paused: deque[tuple[Iterator[Any], InChannel | None]] = deque()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many generators wait for credit that no message may be taken."""
+        return len(self.paused) >= MAX_PAUSED
 
     @property
     def busy_ns(self) -> int:
@@ -93,17 +106,16 @@ class Dispatcher:
         if not values:
             return
         began = monotonic_ns()
+        before = len(self.paused)
         if handler.is_generator:
-            used = self._generators(handler.call, values)
-            if self.paused is not None:
-                self.paused = (self.paused[0], channel)
+            used = self._generators(handler.call, values, channel)
         else:
-            used = self._calls(handler.call, values)
+            used = self._calls(handler.call, values, channel)
         turns.measured(used, monotonic_ns() - began)
         self._ctx.headers = None
         self.handled += used
         channel.take(used)
-        channel.finish(used if self.paused is None else used - 1)
+        channel.finish(used - (len(self.paused) - before))
 
     def take(self, channel: InChannel, most: int) -> list[Any]:
         """Take up to ``most`` messages off the channel, to be handled as tasks."""
@@ -126,7 +138,7 @@ class Dispatcher:
         self._ctx.headers = batch.headers
         return batch.values[batch.position : batch.position + most]
 
-    def _calls(self, call: Callable[[Any], Any], values: list[Any]) -> int:
+    def _calls(self, call: Callable[[Any], Any], values: list[Any], channel: InChannel) -> int:
         emit = self._emit
         gate = self._gate
         used = 0
@@ -143,12 +155,12 @@ class Dispatcher:
             pass
         except Exception as error:  # noqa: BLE001  # user code may raise anything
             if isinstance(error, EncodeError) and isinstance(result, types.GeneratorType):
-                self.drain(result)  # a plain function that returned a generator object
+                self.drain(result, channel)  # a plain function returned a generator object
             else:
                 self._failed(error, "handler")
         return used
 
-    def _generators(self, call: Callable[[Any], Any], values: list[Any]) -> int:
+    def _generators(self, call: Callable[[Any], Any], values: list[Any], channel: InChannel) -> int:
         used = 0
         for value in values:
             used += 1
@@ -157,26 +169,31 @@ class Dispatcher:
             except Exception as error:  # noqa: BLE001  # user code may raise anything
                 self._failed(error, "handler")
                 continue
-            if not self.drain(results) or self._gate.shut:
+            if not self.drain(results, channel) or self._gate.shut:
                 break
         return used
 
     def resume(self) -> None:
-        """Go on with the generator that waited for credit."""
-        if self.paused is None:
+        """Go on with the generator that has waited longest for credit."""
+        if not self.paused:
             return
-        results, channel = self.paused
-        self.paused = None
+        results, channel = self.paused[0]
         began = monotonic_ns()
-        if self.drain(results):
+        if self._pull(results):
+            self.paused.popleft()
             if channel is not None:
                 channel.finish(1)
-        else:
-            self.paused = (results, channel)
         self.other_ns += monotonic_ns() - began
 
-    def drain(self, results: Iterator[Any]) -> bool:
+    def drain(self, results: Iterator[Any], channel: InChannel | None = None) -> bool:
         """Emit what ``results`` yields; False if it was paused for lack of credit."""
+        if self._pull(results):
+            return True
+        self.paused.append((results, channel))
+        return False
+
+    def _pull(self, results: Iterator[Any]) -> bool:
+        """Emit what ``results`` yields until the gate shuts; return whether that was all."""
         emit = self._emit
         gate = self._gate
         try:
@@ -184,7 +201,6 @@ class Dispatcher:
                 if result is not None:
                     emit(result)
                 if gate.shut:
-                    self.paused = (results, None)
                     return False
         except Interrupted:
             pass

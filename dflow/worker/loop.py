@@ -101,7 +101,7 @@ class WorkerLoop:
         return min([*waits, tick], default=None) if tick is not None else min(waits, default=None)
 
     def _flushed(self) -> bool:
-        return not self._plane.unsent and self._work.dispatch.paused is None
+        return not self._plane.unsent and not self._work.dispatch.paused
 
     def _advance(self) -> None:
         """Do what the phase asks for."""

@@ -90,7 +90,9 @@ class Work:
 
     def _need_tasks(self) -> AsyncRunner:
         if self.tasks is None:
-            self.tasks = AsyncRunner(self._options.concurrency, self._emit, self._on_error)
+            self.tasks = AsyncRunner(
+                self._options.concurrency, self._emit, self._on_error, lambda: self._plane.blocked
+            )
             self._pulse.wake_after_flush = True
         return self.tasks
 
@@ -99,11 +101,13 @@ class Work:
     def ready(self) -> bool:
         """Whether `step` would do something now."""
         blocked = self._plane.blocked
-        if self.dispatch.paused is not None and not blocked:
+        if self.dispatch.paused and not blocked:
             return True
         if self._pulse.is_source:
             return self._source_ready(blocked)
-        only_control = blocked or self.dispatch.paused is not None
+        if self.dispatch.crowded:
+            return False
+        only_control = blocked or bool(self.dispatch.paused)
         if not self._plane.ready.waiting(only_control=only_control):
             return self.at_end()
         return self.tasks is None or self.tasks.free > 0
@@ -117,7 +121,7 @@ class Work:
 
     def at_end(self) -> bool:
         """Whether there is no more input, nothing under way, and nothing paused."""
-        if self.dispatch.paused is not None or self.active:
+        if self.dispatch.paused or self.active:
             return False
         if self._pulse.is_source:
             return self._source is not None and self._source.exhausted
@@ -150,12 +154,12 @@ class Work:
         if self._pulse.is_source:
             if not blocked:
                 self._pull()
-        else:
-            self._take(only_control=blocked or self.dispatch.paused is not None)
+        elif not self.dispatch.crowded:
+            self._take(only_control=blocked or bool(self.dispatch.paused))
 
     def resume(self) -> bool:
         """Go on with a generator that waited for credit, if it can; return whether it did."""
-        if self.dispatch.paused is None or self._plane.blocked:
+        if not self.dispatch.paused or self._plane.blocked:
             return False
         with self._user_code():
             self.dispatch.resume()
@@ -212,7 +216,7 @@ class Work:
 
     def stop(self) -> None:
         """Take nothing more; what is queued or under way is abandoned."""
-        self.dispatch.paused = None
+        self.dispatch.paused.clear()
         self._plane.drop_inputs()
         if self.tasks is not None:
             with self._user_code():
@@ -258,6 +262,8 @@ class Work:
             return
         missed = int((now - self._next_tick) / every)  # never made up for: no bursts
         self._next_tick += every * (missed + 1)
+        if any(channel is None for _, channel in self.dispatch.paused):
+            return  # what the last one yielded still waits for credit
         self._ticks += 1
         self.hook("on_tick")
 
