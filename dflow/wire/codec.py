@@ -24,27 +24,14 @@ from dflow.errors import DecodeError, EncodeError
 from dflow.wire.arrays import numpy_writer, read_array, read_scalar
 from dflow.wire.careful import CarefulPacker, describe_unsendable
 from dflow.wire.types import ClassCodec, class_codec, registered
-from dflow.wire.values import (
-    ARRAY,
-    CLASS,
-    LEAVES,
-    MARK_BYTE,
-    MARK_DATA,
-    READERS,
-    SCALAR,
-    TUPLE,
-    WRITERS,
-)
+from dflow.wire.unpack import make_unpackers, require_whole
+from dflow.wire.values import ARRAY, LEAVES, MARK_BYTE, READERS, SCALAR, TUPLE, WRITERS
 
 __all__ = ["Codec"]
 
 _BIN8, _BIN16, _BIN32 = 0xC4, 0xC5, 0xC6
 _KEPT_BUFFER = 1 << 20
 _COPY_BYTES = 1 << 20
-# The unpacker allocates an array before it has read its elements. Arrays inside arrays that
-# claim more than there is could allocate 8 * length * depth (1024) bytes: above this length
-# the message is checked for completeness first.
-_TRUSTED_ARRAY = 4096
 
 
 class Codec:
@@ -69,7 +56,8 @@ class Codec:
         self._default = default = self._make_default()
         self._careful = CarefulPacker(default, self._codecs)
         self.encode = self._make_encode()
-        self._unpack, self._unpack_marked = self._make_unpackers()
+        readers = {ARRAY.code: read_array, SCALAR.code: read_scalar, **READERS}
+        self._unpack, self._unpack_marked = make_unpackers(readers, self._read_class)
 
     def decode(self, payload: bytes | memoryview) -> Any:
         """Return the value in ``payload``; raises `DecodeError` for anything malformed."""
@@ -187,53 +175,12 @@ class Codec:
             self._add(codec)
         return codec.build(values)
 
-    def _make_unpackers(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        readers = {**READERS, ARRAY.code: read_array, SCALAR.code: read_scalar}
-        marks = {code: _Mark(reader) for code, reader in readers.items()}
-        marks[CLASS.code] = class_mark = _Mark(self._read_class)
-        read_class = self._read_class
-        tuple_mark = marks[TUPLE.code]
-        open_marks = 0
-
-        def ext_hook(code: int, data: bytes) -> _Mark:
-            nonlocal open_marks
-            open_marks += 1
-            if data == MARK_DATA and code in marks:
-                return marks[code]
-            raise DecodeError(f"expected a known extension, got code {code}")
-
-        def list_hook(values: list[Any]) -> Any:
-            if values and type(values[0]) is _Mark:
-                nonlocal open_marks
-                open_marks -= 1
-                mark = values[0]
-                if mark is class_mark:
-                    return read_class(values)
-                del values[0]
-                return tuple(values) if mark is tuple_mark else mark.read(values)
-            return values
-
-        unpack = partial(msgpack.unpackb, strict_map_key=False, unicode_errors="surrogatepass",
-                         max_array_len=_TRUSTED_ARRAY)
-
-        def unpack_marked(data: Any, unpack: Callable[..., Any] = unpack, **limits: int) -> Any:
-            nonlocal open_marks
-            open_marks = 0
-            value = unpack(data, ext_hook=ext_hook, list_hook=list_hook, **limits)
-            if open_marks:
-                raise DecodeError("expected marks only at the start of arrays")
-            return value
-
-        return partial(unpack, ext_hook=ext_hook), unpack_marked
-
     def _decode_again(self, data: Any, error: Exception) -> Any:
         """Decode what the first try refused for a long array; raise `DecodeError` if it can't."""
         try:
             if "max_array_len" not in str(error):
                 raise error
-            checker = msgpack.Unpacker(max_buffer_size=len(data))
-            checker.feed(data)
-            checker.skip()  # raises unless every array has its elements
+            require_whole(data)
             return self._unpack_marked(data, max_array_len=len(data))
         except DecodeError:
             raise
@@ -241,12 +188,3 @@ class Codec:
             raise DecodeError(
                 f"expected a valid message, got malformed bytes ({type(why).__name__})"
             ) from None
-
-
-class _Mark:
-    """What the unpacker puts where a mark was, until its array is complete."""
-
-    __slots__ = ("read",)
-
-    def __init__(self, read: Callable[[list[Any]], Any]) -> None:
-        self.read = read

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import msgpack
 
 from dflow.errors import ProtocolError
+from dflow.wire.unpack import require_whole
 
 __all__ = [
     "Abort",
@@ -322,11 +323,20 @@ _MESSAGES = _all_messages()
 _FIELDS = {kind: tuple(f.name for f in fields(kind)) for kind in _MESSAGES.values()}  # type: ignore[arg-type]  # all are dataclasses
 
 
+_ODD_TEXT = "backslashreplace"
+
+
 def encode(message: Control) -> bytes:
     """Return the bytes of one control message."""
     names = _FIELDS[type(message)]
-    packed: bytes = msgpack.packb([VERSION, message.code, *(getattr(message, n) for n in names)])
+    values = (getattr(message, n) for n in names)
+    # A log line or traceback with a lone surrogate must not be what kills a worker.
+    packed: bytes = msgpack.packb([VERSION, message.code, *values], unicode_errors=_ODD_TEXT)
     return packed
+
+
+def _refuse(code: int, data: bytes) -> None:
+    raise ProtocolError(f"control message: expected plain data, got an extension ({code})")
 
 
 def decode(data: bytes) -> Control:
@@ -336,7 +346,8 @@ def decode(data: bytes) -> Control:
             f"control message: expected at most {MAX_CONTROL_BYTES} bytes, got {len(data)}"
         )
     try:
-        version, code, *values = msgpack.unpackb(data, strict_map_key=False)
+        require_whole(data)  # it may come from anyone who can reach the coordinator
+        version, code, *values = msgpack.unpackb(data, strict_map_key=False, ext_hook=_refuse)
         kind = _MESSAGES[code]
     except Exception as error:  # noqa: BLE001  # msgpack raises many types
         raise ProtocolError(f"control message: malformed ({type(error).__name__})") from None
