@@ -7,6 +7,7 @@ parts were added, so they are equal in every process that builds the same graph.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -140,13 +141,13 @@ class Composition:
         Names given come first; the others take the next free of ``parse``, ``parse_2``, ...
         """
         seen: set[str] = set()
+        counts: Counter[str] = Counter()
         taken = {name for part in self._children() if (name := _given_name(part))}
         for part in self._children():
             name = _given_name(part)
             twin = name is not None and name in seen
             if name is None and isinstance(part, Node):
-                name = _free(part._default_name(), taken)
-                taken.add(name)
+                name = _free(part._default_name(), taken, counts)
             full = f"{prefix}{name}"
             seen.add(str(name))
             yield Named(full, part, twin)
@@ -160,12 +161,14 @@ def _given_name(part: Node | Subgraph) -> str | None:
     return part.node_options.name if isinstance(part, Node) else part.name
 
 
-def _free(base: str, taken: set[str]) -> str:
-    name, number = base, 1
-    while name in taken:
-        number += 1
-        name = f"{base}_{number}"
-    return name
+def _free(base: str, taken: set[str], counts: Counter[str]) -> str:
+    """Return the next of ``base``, ``base_2``, ... that is not taken, and take it."""
+    while True:
+        counts[base] += 1
+        name = base if counts[base] == 1 else f"{base}_{counts[base]}"
+        if name not in taken:
+            taken.add(name)
+            return name
 
 
 def _endpoint(part: Any) -> Chainable:

@@ -13,7 +13,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 from typing import Any
 
 from dflow.clock import monotonic_ns
@@ -61,6 +61,7 @@ class Handle:
         self._token = token
         self._epoch = epoch
         self._codec = codec
+        self._codec_lock = Lock()
         self._edge_key = edge_key
         self._run_dir = run_dir
         self.plane = DataPlane(
@@ -128,9 +129,10 @@ class Handle:
 
         Raises `NodeEnded`, `EncodeError`, or `TimeoutError` when no credit came in time.
         """
-        payload = self._codec.encode(value)
         edge = self._sends.get((node, port)) or self._open(node, port)
-        lane = edge.lane_for(value, self._codec.encode)
+        with self._codec_lock:  # a codec serves one thread at a time
+            payload = self._codec.encode(value)
+            lane = edge.lane_for(value, self._codec.encode)
         with self.changed:
             ready = self.changed.wait_for(
                 lambda: not lane.full or edge.closed or self.ended, timeout_s
@@ -196,7 +198,8 @@ class Handle:
                 channel.take(batch.count)
                 channel.finish(batch.count)
                 self.plane.wakeup.set()
-                return self._codec.decode_batch(batch.body, batch.count)
+                with self._codec_lock:
+                    return self._codec.decode_batch(batch.body, batch.count)
         return None
 
     def discard_results(self) -> None:
@@ -222,7 +225,7 @@ class Handle:
                 ready = plane.poller.wait(IDLE_REPORT_S if plane.owing else STATS_S)
                 plane.wakeup.clear(ready)
                 with self.changed:
-                    self._step(idle=not ready)
+                    self._step(ready)
                     self.changed.notify_all()
                 if monotonic_ns() >= next_stats:
                     next_stats = monotonic_ns() + int(STATS_S * 1e9)
@@ -237,20 +240,21 @@ class Handle:
             self._dealer.close(linger=0)
             plane.close()
 
-    def _step(self, *, idle: bool) -> None:
+    def _step(self, ready: list[Any]) -> None:
         plane = self.plane
-        while self._dealer.poll(0):
+        if self._dealer in ready:
             self._obey(self._dealer.recv())
         while self._opening:
             plane.add_out_edge(*self._opening.popleft())
-        plane.receive()
+        plane.receive(ready)
+        plane.flush()
         if self._discard:
             for channel in plane.in_channels.values():
                 while channel.inbox:
                     count = channel.inbox[0].count
                     channel.take(count)
                     channel.finish(count)
-        plane.grant(idle=idle)
+        plane.grant(idle=not ready)
         if self._ran and not self._drained and plane.fed and plane.exhausted:
             self._drained = True
             self._outbox.append(c.Drained())

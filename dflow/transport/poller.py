@@ -41,21 +41,28 @@ class Wakeup:
 
 
 class Poller:
-    """Which of the registered sockets and descriptors can be read."""
+    """Which of the registered sockets and descriptors can be read.
 
-    __slots__ = ("_poll", "_poller", "descriptors")
+    Each is registered under a ``tag``, by default itself, which is what `wait` returns: so a
+    loop gets the link behind a socket without looking it up.
+    """
+
+    __slots__ = ("_poll", "_poller", "_tags", "descriptors")
 
     def __init__(self) -> None:
         self.descriptors: list[int] = []
+        self._tags: dict[Any, Any] = {}
         self._poller = zmq.Poller()
         self._poll = self._poller.poll
 
-    def add(self, source: Any) -> None:
+    def add(self, source: Any, tag: Any = None) -> None:
         """Watch a socket or a file descriptor."""
+        self._tags[source] = source if tag is None else tag
         self._poller.register(source, zmq.POLLIN)
         self.descriptors.append(source if isinstance(source, int) else source.getsockopt(zmq.FD))
 
     def wait(self, timeout_s: float | None) -> list[Any]:
-        """Return what can be read; waits ``timeout_s`` (rounded up to ms; None: for ever)."""
+        """Return the tags of what can be read; waits ``timeout_s``, rounded up to ms (None: ever)."""
         timeout = -1 if timeout_s is None else int(timeout_s * 1000 + 0.999)
-        return [source for source, _ in self._poll(timeout)]
+        tags = self._tags
+        return [tags[source] for source, _ in self._poll(timeout)]

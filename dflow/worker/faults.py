@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from pathlib import Path
 
+import msgpack
+
 __all__ = ["ErrorLog", "Interrupted", "describe", "user_traceback"]
 
-_HERE = str(Path(__file__).resolve().parent.parent)
+_NOT_THE_USERS = (
+    str(Path(__file__).resolve().parent.parent) + os.sep,
+    str(Path(msgpack.__file__).resolve().parent) + os.sep,
+    "msgpack/",  # as its compiled modules name their sources
+)
 _FULL_REPORTS = 5
 _EVERY_NS = 1_000_000_000
 
@@ -18,7 +25,7 @@ class Interrupted(BaseException):
 
 def _user_frames(error: BaseException) -> list[traceback.FrameSummary]:
     frames = traceback.extract_tb(error.__traceback__)
-    return [frame for frame in frames if not frame.filename.startswith(_HERE)]
+    return [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
 
 
 def describe(error: BaseException) -> str:
@@ -32,7 +39,7 @@ def describe(error: BaseException) -> str:
 
 
 def user_traceback(error: BaseException) -> str:
-    """Return the traceback without dflow's own frames."""
+    """Return the traceback without the frames of dflow and its packer."""
     lines = ["Traceback (most recent call last):\n"]
     lines += traceback.format_list(traceback.StackSummary.from_list(_user_frames(error)))
     lines += traceback.format_exception_only(type(error), error)

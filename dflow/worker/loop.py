@@ -84,7 +84,7 @@ class WorkerLoop:
             ready = plane.poller.wait(0)
         plane.wakeup.clear(ready)
         if ready:
-            plane.receive()
+            plane.receive(ready)
         plane.grant(idle=not ready and timeout != 0)
 
     def _timeout_s(self) -> float | None:

@@ -62,6 +62,7 @@ class DataPlane:
         self.wakeup = Wakeup()
         self.poller.add(self.wakeup.fd)
         self.strangers = 0
+        self.flushes = 0  # how the pulse sees that the main thread keeps flushing
         self.closed = False
         self._token = token
         self._epoch = epoch
@@ -108,7 +109,7 @@ class DataPlane:
         for band in sorted(bands):
             link = InLink(endpoint(), hwm)
             self._in_links[band] = link
-            self.poller.add(link.socket)
+            self.poller.add(link.socket, link)
         return {band: link.endpoint for band, link in self._in_links.items()}
 
     def open(self, rows: Iterable[Any]) -> None:
@@ -117,7 +118,7 @@ class DataPlane:
             link = OutLink(number, endpoint)
             self._out_links[number] = link
             self._unwelcomed.add(number)
-            self.poller.add(link.socket)
+            self.poller.add(link.socket, link)
             link.send(f.pack_hello(number, self._epoch, self._token))
 
     def add_out_edge(self, edge: OutEdge, rows: Iterable[Any]) -> None:
@@ -152,13 +153,16 @@ class DataPlane:
                 self._out_links[number].send(frame)
             full = full or edge.full
         self.gate.shut = full
+        self.flushes += 1
 
     def pump(self) -> None:
-        """Take in credit reports, then flush."""
-        for link in self._out_links.values():
-            while (data := link.receive()) is not None:
-                self._on_report(link.number, data)
+        """Flush, and take in credit reports if that left something without credit."""
         self.flush()
+        if self.gate.shut:
+            for link in self._out_links.values():
+                while (data := link.receive()) is not None:
+                    self._on_report(link.number, data)
+            self.flush()
 
     def attend(self) -> None:
         """Called by emit, without the lock, when a batch is full or credit has run out."""
@@ -209,21 +213,28 @@ class DataPlane:
 
     # --- receiving -------------------------------------------------------------------------
 
-    def receive(self) -> None:
-        """Take in everything that has arrived, credit reports included."""
-        for link in self._in_links.values():
-            while True:
-                try:
-                    received = link.receive()
-                except ProtocolError:
-                    self.strangers += 1
-                    continue
-                if received is None:
-                    break
-                peer, data = received
-                if peer not in self._banned:
-                    self._on_frame(link, peer, data)
-        self.pump()
+    def receive(self, ready: Iterable[Any]) -> None:
+        """Take in one frame of each link in ``ready`` (what the poller says can be read).
+
+        One and not all: asking a socket that has nothing costs more than asking the poller,
+        and a frame is a turn's work already.
+        """
+        for link in ready:
+            if isinstance(link, OutLink):
+                data = link.receive()
+                if data is not None:
+                    self._on_report(link.number, data)
+            elif isinstance(link, InLink):
+                self._receive_from(link)
+
+    def _receive_from(self, link: InLink) -> None:
+        try:
+            received = link.receive()
+        except ProtocolError:
+            self.strangers += 1
+            return
+        if received is not None and received[0] not in self._banned:
+            self._on_frame(link, *received)
 
     def _on_frame(self, link: InLink, peer: bytes, data: Any) -> None:
         channel: InChannel | None = None

@@ -2,8 +2,9 @@
 
 User code can block the main thread for as long as it likes. The pulse keeps the worker's
 promises meanwhile: it answers the coordinator, reports counters, and while user code runs
-it beats about once a millisecond: it shuts the gate, so that a long turn ends soon, and
-flushes what was emitted, so that nothing waits longer than two beats. When the main thread
+it beats about once a millisecond: if the main thread has not flushed since the last beat, it
+shuts the gate, so that the turn ends soon, and flushes what was emitted, so that nothing
+waits longer than two beats. When the main thread
 has been idle for a while it slows down to the statistics interval and costs nothing.
 """
 
@@ -68,6 +69,7 @@ class Pulse:
         self._interrupt: Callable[[], None] = lambda: None
         self._lost: Callable[[str], None] = lambda reason: None
         self._interrupt_at: int | None = None
+        self._seen_flushes = -1
         self._arrived = threading.Event()
         self._leaving = False
         self._thread = threading.Thread(target=self._run, name="dflow-pulse", daemon=True)
@@ -177,14 +179,18 @@ class Pulse:
         plane = self._plane
         if plane is None or not self.in_user_code:
             return
-        plane.gate.shut = True
         if self._interrupt_at is not None and now >= self._interrupt_at:
             self._interrupt_at = None
             self._interrupt()
+        if plane.flushes != self._seen_flushes:
+            self._seen_flushes = plane.flushes
+            return
+        plane.gate.shut = True
         if plane.lock.acquire(blocking=False):
             try:
                 if plane.unsent and not plane.closed:
                     plane.pump()
+                    self._seen_flushes = plane.flushes
                     plane.gate.shut = True
                     if self.wake_after_flush:
                         plane.wakeup.set()
