@@ -164,14 +164,14 @@ def test_end_is_held_back_until_everything_was_flushed_and_said_once() -> None:
 
 def test_settled_means_reported_done_not_just_taken() -> None:
     edge = out_edge()
-    assert edge.settled
+    seen = [edge.settled]
     emit(edge, 1)
-    assert not edge.settled
+    seen.append(edge.settled)
     list(edge.flush(0))
-    edge.on_credit(10, 1, 1, 0)
-    assert not edge.settled
-    edge.on_credit(10, 1, 1, 1)
-    assert edge.settled
+    for done in (0, 1):
+        edge.on_credit(10, 1, 1, done)
+        seen.append(edge.settled)
+    assert seen == [True, False, False, True]
 
 
 def test_peak_and_counts_add_up_over_lanes() -> None:
