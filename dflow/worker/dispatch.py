@@ -29,6 +29,10 @@ __all__ = ["TURN_NS", "Dispatcher", "Turns"]
 TURN_NS = 1_000_000
 """Length of a turn: long enough that looking at the sockets costs a few percent."""
 
+PROMPT_NS = 200_000
+"""A message that takes longer than this is a turn of its own: what it emits leaves at once, for
+a tenth of its cost at most."""
+
 MAX_TURN = 512
 
 MAX_PAUSED = 16
@@ -49,7 +53,9 @@ class Turns:
     def measured(self, messages: int, elapsed_ns: int) -> None:
         """Adapt to a turn that took ``elapsed_ns`` for ``messages``."""
         self.busy_ns += elapsed_ns
-        if elapsed_ns > TURN_NS:
+        if elapsed_ns > messages * PROMPT_NS:
+            self.size = 1
+        elif elapsed_ns > TURN_NS:
             self.size = max(1, min(self.size, messages * TURN_NS // elapsed_ns))
         elif messages >= self.size and elapsed_ns < TURN_NS // 2:
             self.size = min(self.size * 2, MAX_TURN)
