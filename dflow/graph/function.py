@@ -268,9 +268,15 @@ def _decorator(
 
 
 @overload
-def source(function: Callable[..., Any], /) -> NodeFactory: ...
+def source(function: Callable[..., Any], /) -> NodeFactory:
+    """Decorate bare: ``@source``."""
+
+
 @overload
-def source(*, outputs: Mapping[str, Any] | None = None, **options: Any) -> _Decorator: ...
+def source(*, outputs: Mapping[str, Any] | None = None, **options: Any) -> _Decorator:
+    """Decorate with arguments: ``@source(name=...)``."""
+
+
 def source(
     function: Callable[..., Any] | None = None,
     /,
@@ -289,9 +295,15 @@ def source(
 
 
 @overload
-def node(function: Callable[..., Any], /) -> NodeFactory: ...
+def node(function: Callable[..., Any], /) -> NodeFactory:
+    """Decorate bare: ``@node``."""
+
+
 @overload
-def node(*, outputs: Mapping[str, Any] | None = None, **options: Any) -> _Decorator: ...
+def node(*, outputs: Mapping[str, Any] | None = None, **options: Any) -> _Decorator:
+    """Decorate with arguments: ``@node(name=...)``."""
+
+
 def node(
     function: Callable[..., Any] | None = None,
     /,
@@ -308,9 +320,15 @@ def node(
 
 
 @overload
-def sink(function: Callable[..., Any], /) -> NodeFactory: ...
+def sink(function: Callable[..., Any], /) -> NodeFactory:
+    """Decorate bare: ``@sink``."""
+
+
 @overload
-def sink(**options: Any) -> _Decorator: ...
+def sink(**options: Any) -> _Decorator:
+    """Decorate with arguments: ``@sink(name=...)``."""
+
+
 def sink(function: Callable[..., Any] | None = None, /, **options: Any) -> NodeFactory | _Decorator:
     """Make a function a sink: as `node`, but it emits nothing."""
     return _decorator("sink", function, None, options)

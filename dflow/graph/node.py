@@ -97,6 +97,7 @@ class Node(Chainable):
 
     @name.setter
     def name(self, value: object) -> None:
+        """Raise `GraphError`: it is set with `options`."""
         raise GraphError(
             f"{type(self).__name__}.name: expected to be left alone, got {value!r}; `name` is the"
             " node's name in the graph: set it with .options(name=...), and call an attribute"

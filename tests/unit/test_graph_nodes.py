@@ -5,14 +5,15 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import cloudpickle
 import pytest
 
 from dflow.errors import GraphError, OptionError, PortError
-from dflow.graph import BoundInput, BoundOutput, Input, Node, Output
-from tests.unit.graph_nodes import Camera, Context, Detector, Settings, vision
+from dflow.graph import BoundInput, BoundOutput, Graph, Input, Node, Output
+from tests.unit.graph_nodes import Camera, Context, Detector, Settings, keep, numbers, vision
 
 
 def test_ports_are_found_in_order_of_declaration() -> None:
@@ -234,6 +235,24 @@ def test_bound_ports_pickle_with_their_node() -> None:
     assert port == node.frames
     with pytest.raises(PortError, match="inside a run"):
         emitted.emit(1)
+
+
+def test_a_node_may_be_a_dataclass() -> None:
+    @dataclass
+    class Scale(Node):
+        values = Input(int)
+        scaled = Output(int)
+        factor: int = 2
+
+        @values.handler
+        def scale(self, value: int) -> int:
+            return value * self.factor
+
+    graph = Graph("g", numbers() >> Scale(3) >> Scale(3) >> keep())
+    assert graph.problems() == ()
+    assert list(graph.nodes) == ["numbers", "scale", "scale_2", "keep"]
+    made = cloudpickle.loads(cloudpickle.dumps(graph)).nodes["scale_2"].fresh()
+    assert made.bind("values", None).call(5) == 15
 
 
 def test_identity_of_nodes_survives_pickling_a_graph() -> None:
