@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dflow import Graph, Node, RunReport, node, sink, source
+from dflow import Graph, Input, Node, Output, Priority, RunReport, node, sink, source
 from dflow.errors import RunError
 from dflow.graph.ports import BoundOutput
 from tests.support import eventually
 
 __all__ = [
+    "Inlet",
     "await_file",
     "collect",
     "count",
@@ -59,6 +60,24 @@ def keep(x: Any) -> Any:
 @sink
 def swallow(x: Any) -> None:
     """Take every message."""
+
+
+class Inlet(Node):
+    """Passes on what is sent to it from outside; ``settings`` are on the control band."""
+
+    data = Input(required=False)
+    settings = Input(priority=Priority.CONTROL)
+    out = Output()
+
+    @data.handler
+    def pass_on(self, x: Any) -> Any:
+        """Emit it."""
+        return x
+
+    @settings.handler
+    def change(self, x: Any) -> Any:
+        """Emit it, marked."""
+        return "settings", x
 
 
 def await_file(path: Path) -> None:
