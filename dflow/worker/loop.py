@@ -107,9 +107,10 @@ class WorkerLoop:
         """Do what the phase asks for."""
         plane, work = self._plane, self._work
         phase = self.state.phase
-        if self._violation is not None and phase is s.Phase.RUNNING:
+        if self._violation is not None:
             violation, self._violation = self._violation, None
-            self._handle(s.HookRaised("protocol", violation, ""))
+            if phase not in (s.Phase.STOPPING, s.Phase.STOPPED, s.Phase.GONE):
+                self._handle(s.HookRaised("protocol", violation, ""))
         elif phase is s.Phase.RUNNING:
             work.step()
             plane.flush()
@@ -122,7 +123,9 @@ class WorkerLoop:
         elif phase is s.Phase.FLUSHING:
             work.resume()
             plane.flush()
-            if self._flushed():
+            if work.raised is not None:
+                self._handle(work.raised)
+            elif self._flushed():
                 self._handle(s.Simple.FLUSHED)
 
     def _handle(self, event: s.Event) -> None:

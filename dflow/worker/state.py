@@ -61,7 +61,7 @@ class HookReturned:
 
 @dataclass(frozen=True, slots=True)
 class HookRaised:
-    """User code raised where that ends the run."""
+    """User code raised where that ends the run, or a peer broke the protocol."""
 
     where: str
     error: str
@@ -133,13 +133,13 @@ P = Phase
 TABLE: dict[Phase, dict[Any, Phase]] = {
     P.JOINING: {c.Assign: P.BOUND, c.Refused: P.GONE},
     P.BOUND: {c.Link: P.LINKING},
-    P.LINKING: {Simple.WELCOMED: P.LINKED},
-    P.LINKED: {c.Start: P.STARTING},
+    P.LINKING: {Simple.WELCOMED: P.LINKED, HookRaised: P.FAILED},
+    P.LINKED: {c.Start: P.STARTING, HookRaised: P.FAILED},
     P.STARTING: {"on_start": P.READY, HookRaised: P.FAILED},
-    P.READY: {c.Run: P.RUNNING},
+    P.READY: {c.Run: P.RUNNING, HookRaised: P.FAILED},
     P.RUNNING: {c.Drain: P.RUNNING, Simple.EXHAUSTED: P.ENDING, HookRaised: P.FAILED},
     P.ENDING: {"on_end": P.FLUSHING, HookRaised: P.FAILED, c.Drain: P.ENDING},
-    P.FLUSHING: {Simple.FLUSHED: P.DRAINED, c.Drain: P.FLUSHING},
+    P.FLUSHING: {Simple.FLUSHED: P.DRAINED, c.Drain: P.FLUSHING, HookRaised: P.FAILED},
     P.DRAINED: {c.Stop: P.STOPPING, c.Drain: P.DRAINED},
     P.STOPPING: {"on_stop": P.STOPPED, c.Abort: P.STOPPING},
     P.STOPPED: {c.Exit: P.GONE, c.Abort: P.STOPPED},

@@ -265,7 +265,7 @@ class Work:
         if any(channel is None for _, channel in self.dispatch.paused):
             return  # what the last one yielded still waits for credit
         self._ticks += 1
-        self.hook("on_tick")
+        self.raised = self.hook("on_tick") or self.raised
 
     def hook(self, name: str) -> HookRaised | None:
         """Call a lifecycle hook; return its error if that must end the run."""
@@ -275,7 +275,7 @@ class Work:
         began = monotonic_ns()
         try:
             with self._user_code():
-                self._emit_results(hook())
+                self._emit_results(hook(), pausing=name != "on_start")
         except Exception as error:  # noqa: BLE001  # user code may raise anything
             self._hook_errors += 1
             if name == "on_start" or (self._options.on_error == "stop" and name != "on_stop"):
@@ -283,15 +283,21 @@ class Work:
             self._log_error(error, name)
         finally:
             self.dispatch.other_ns += monotonic_ns() - began
-        return None
+        return None if name == "on_stop" else self.raised
 
-    def _emit_results(self, results: Any) -> None:
+    def _emit_results(self, results: Any, *, pausing: bool) -> None:
+        """Emit what a hook returned; if ``pausing``, what it yields waits for credit."""
         if results is None:
             return
         if inspect.isawaitable(results) or hasattr(results, "__aiter__"):
             self._need_tasks().call(results)
         elif inspect.isgenerator(results):
-            self.dispatch.drain(results)
+            if pausing:
+                self.dispatch.drain(results)
+            else:
+                for value in results:
+                    if value is not None:
+                        self._emit(value)
         else:
             self._emit(results)
 
