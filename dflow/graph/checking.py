@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections.abc
 import types
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, Union, get_args, get_origin, is_typeddict
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, is_typeddict
 
 from dflow.graph.types import type_name
 
@@ -46,7 +46,7 @@ def fits(value: Any, hint: Any) -> bool:
         return any(fits(value, option) for option in arguments)
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in arguments)
-    if not isinstance(origin, type):  # Annotated, ClassVar, …
+    if origin is Annotated or not isinstance(origin, type):  # Annotated is a class in 3.11
         return fits(value, arguments[0]) if arguments else True
     if not isinstance(value, origin):
         return False

@@ -62,6 +62,11 @@ def bind_control(endpoint: str) -> tuple[zmq.Socket[bytes], str]:
 
 
 def bind_router(endpoint: str, *, hwm: int, max_frame_bytes: int) -> tuple[zmq.Socket[bytes], str]:
+    """Return a ROUTER bound to ``endpoint`` and its real endpoint.
+
+    ``hwm`` is in ZeroMQ messages for each peer (0: unlimited); a peer that sends more than
+    ``max_frame_bytes`` in one frame loses its connection. Raises `OptionError`.
+    """
     router: zmq.Socket[bytes] = context().socket(zmq.ROUTER)
     router.setsockopt(zmq.LINGER, 0)
     router.setsockopt(zmq.ROUTER_MANDATORY, 1)
