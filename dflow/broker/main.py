@@ -106,3 +106,5 @@ def coordinate(config: CoordinatorConfig) -> Ended:
             return Ended(loop.run(), loop.first_signal)
     finally:
         router.finish(FLUSH_S)
+        if agent is not None:
+            agent.close()

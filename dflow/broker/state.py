@@ -234,6 +234,8 @@ class CoordinatorState:
     def _said(self, p: Participant, key: bytes, message: c.Control) -> None:
         if isinstance(message, c.Log):
             self._do(Relay(p.worker, message))
+        elif p.step is Step.GONE:
+            self._last_words(p, message)
         elif isinstance(message, c.Stats):
             if not p.final:
                 p.stats = books.parse_stats(message.stats, p.worker)
@@ -245,6 +247,12 @@ class CoordinatorState:
             self._asked(p, key, message)
         elif not isinstance(message, c.Heartbeat):
             raise ProtocolError(f"{p.worker}: a worker may not send {type(message).__name__}")
+
+    def _last_words(self, p: Participant, message: c.Control) -> None:
+        """Take the counters of one whose end was heard of first; the rest is too late."""
+        if isinstance(message, (c.Stats, c.Stopped)) and message.stats and not p.final:
+            p.stats = books.parse_stats(message.stats, p.worker)
+            p.final = isinstance(message, c.Stopped)
 
     def _moved(self, p: Participant, message: c.Control) -> None:
         stats = p.stats

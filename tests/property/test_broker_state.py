@@ -221,6 +221,7 @@ def test_a_run_ends_with_a_report_whatever_dies_and_whatever_is_asked(
             world.feed(e.DrainRequested(3.0))
         case "fail":
             world.feed(e.Received(peer, c.Failed("handler", "ValueError", "")))
+            world.feed(e.DrainRequested(3.0))  # who has not joined cannot fail
         case "hang":
             world.peers[peer].hangs = True
             world.feed(e.DrainRequested(3.0))

@@ -326,6 +326,20 @@ def test_log_records_are_relayed_in_order_also_those_of_the_dead() -> None:
     ]  # fmt: skip
 
 
+def test_counters_that_arrive_after_the_news_of_a_death_still_count() -> None:
+    fleet = running(chain("a", "b", "c"))
+    fleet.fake("c").mute |= {c.Abort}
+    fleet.count(6)
+    fleet.exit(WorkerId("a"), 1)
+    fleet.say(fleet.fake("a"), c.Stats(fleet.fake("a").stats.to_wire()))
+    fleet.say(fleet.fake("a"), c.Drained())
+    fleet.exit(WorkerId("c"), None, "SIGKILL")
+    fleet.say(fleet.fake("c"), c.Stopped(fleet.fake("c").stats.to_wire()))
+    report = fleet.ended()
+    assert (report.node("a").emitted, report.edge("a.out->b.in").exact) == (6, False)
+    assert fleet.state.ignored["unexpected"] == 0
+
+
 def test_the_exit_of_an_unknown_worker_is_ignored() -> None:
     fleet = running(chain("a", "b"))
     fleet.exit(WorkerId("nobody"), 1)

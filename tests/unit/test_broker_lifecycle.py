@@ -85,7 +85,8 @@ Table = Mapping[Any, Mapping[Any, Any]]
 
 def pairs(table: Table, grid: str, states: type[Enum], events: list[Any]) -> Iterator[Any]:
     """Yield (table, state, event, expected next state or None) for every pair."""
-    assert set(events) == set(type(events[0]))
+    every: list[Any] = [*Move] if events[0] in Move else [*RunEvent]
+    assert set(events) == set(every)
     rows = [line.split() for line in grid.strip().splitlines()[1:]]
     assert [row[0] for row in rows] == [state.value for state in states]
     for state, *cells in rows:
