@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dflow.graph.plan import NodePlan, Plan
+from dflow.graph.plan import NodePlan, Plan, WorkerId
 from dflow.launch.job import Seed
 from dflow.launch.local import Launched, launch
 from dflow.launch.pipe import Pipe
 from dflow.launch.preload import check_not_preloading
-from dflow.launch.protocol import Event, parse_event
+from dflow.launch.protocol import Event, Exited, parse_event
 from dflow.options import RunOptions
 
+PRELUDE = "from tests.integration.launch_entries import finish, start, wait_for_ever\n"
+ROOT = Path(__file__).parents[2]
 HERE = "tests.integration.launch_entries"
 
 
@@ -83,3 +86,32 @@ def wait_for_ever(seed: Seed) -> int:
 
     signal.pause()
     return 0
+
+
+def alive(pid: int) -> bool:
+    """Whether a process exists and is not a zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in (b"Z", b"X")
+
+
+def exits(events: list[Event]) -> dict[WorkerId, Exited]:
+    """Return how each process ended."""
+    return {event.worker: event for event in events if isinstance(event, Exited)}
+
+
+def run_until_gone(body: Callable[[Seed], Any], workers: int = 1, **options: Any) -> list[Event]:
+    """Launch ``body``, wait until nothing is left, and return the events."""
+    events: list[Event] = []
+    launched = start(body, workers, events.append, **options)
+    gone = launched.wait(20)
+    assert gone.orderly
+    assert not Path(launched.run_dir).exists()
+    return events
+
+
+def undent(script: str) -> str:
+    """Return ``script`` with what the scripts of these tests import."""
+    return PRELUDE + textwrap.dedent(script)
