@@ -42,6 +42,7 @@ _MAX_MESSAGE = 64 * 1024
 _MAX_EXTRA = 1024
 _COLOURS = {"WARNING": "33", "ERROR": "31", "CRITICAL": "1;31", "SUCCESS": "32", "DEBUG": "2"}
 _COLOURS["TRACE"] = "2"
+_MAIN = {"__dflow_main__": "__main__"}  # the user's script, by the name its user knows
 _CONTEXT = ("run_id", "node", "replica")
 
 Send = Callable[[Log], None]
@@ -169,7 +170,7 @@ def _to_log(record: loguru.Record) -> Log:
         level=record["level"].name,
         time_s=record["time"].timestamp(),
         message=_clip(message, _MAX_MESSAGE),
-        name=record["name"] or "",
+        name=_MAIN.get(record["name"] or "", record["name"] or ""),
         line=record["line"],
         extra={str(key): _plain(value) for key, value in record["extra"].items()},
     )

@@ -63,6 +63,11 @@ def test_stdlib_logging_is_not_lost_and_keeps_its_place(sent: list[Log]) -> None
     assert (record.level, record.message, record.name) == ("INFO", "read 3 rows", "their.module")
 
 
+def test_the_users_script_goes_by_the_name_its_user_knows(sent: list[Log]) -> None:
+    exec("from loguru import logger; logger.info('hi')", {"__name__": "__dflow_main__"})
+    assert sent[0].name == "__main__"
+
+
 def test_stdlib_arguments_that_do_not_fit_are_shown(sent: list[Log]) -> None:
     app = logging.getLogger("app")
     record = app.makeRecord("app", logging.ERROR, "app.py", 1, "%d rows", ("three",), None)
