@@ -27,7 +27,7 @@ class _Verbs(click.Group):
         except (DflowError, KeyboardInterrupt) as error:
             code = exit_of_error(error)
             with ctx.scope():
-                show_error(error if str(error) else _interrupted(), code)
+                show_error(Interrupted() if isinstance(error, KeyboardInterrupt) else error, code)
             ctx.exit(code)
 
     def resolve_command(
@@ -41,8 +41,11 @@ class _Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def _interrupted() -> Exception:
-    return InterruptedError("interrupted before the run had ended; it was stopped at once")
+class Interrupted(Exception):
+    """What a KeyboardInterrupt, which has no words of its own, is shown as."""
+
+    def __init__(self) -> None:
+        super().__init__("interrupted before the run had ended; it was stopped at once")
 
 
 @click.group(
