@@ -17,7 +17,7 @@ from threading import Condition, Lock, Thread
 from typing import Any
 
 from dflow.clock import monotonic_ns
-from dflow.errors import NodeEnded, ProtocolError
+from dflow.errors import NodeEnded, PortError, ProtocolError
 from dflow.flow.in_edge import InChannel
 from dflow.flow.out_edge import OutEdge
 from dflow.graph.plan import Plan, WorkerId
@@ -148,12 +148,18 @@ class Handle:
         self.plane.wakeup.set()
 
     def _open(self, node: str, port: str) -> OutEdge:
+        planned = next(
+            (e for e in self._plan.external_edges if (e.node, e.port) == (node, port)), None
+        )
+        if planned is None:
+            raise PortError(
+                f"send: expected an input of a node of graph {self._plan.name!r}, got {node}.{port}"
+            )
         rows = self._ask(lambda number: c.Locate(number, node, port), 10.0)
         with self.plane.lock:
             known = self._sends.get((node, port))
             if known is not None:
                 return known
-            planned = next(e for e in self._plan.external_edges if (e.node, e.port) == (node, port))
             if not rows:
                 raise NodeEnded(f"{node}.{port}: the node has ended")
             edge = OutEdge(

@@ -19,7 +19,7 @@ from dflow.transport.endpoint import close_context, fresh_endpoint, is_tcp, loca
 from dflow.wire import control as c
 from dflow.wire.codec import Codec
 from dflow.worker.context import Context
-from dflow.worker.faults import Interrupted
+from dflow.worker.faults import Interrupted, describe, user_traceback
 from dflow.worker.loop import WorkerLoop
 from dflow.worker.plane import DataPlane
 from dflow.worker.pulse import Pulse, install_interrupt
@@ -133,7 +133,10 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
         on_violation=lambda text: loop.violated(text),
     )
     codec = Codec(config.graph.types())
-    node = config.graph.nodes[worker.node].fresh()
+    try:
+        node = config.graph.nodes[worker.node].fresh()
+    except Exception as error:  # noqa: BLE001  # whatever the user's class raises
+        return _unmade(pulse, error)
     work = Work(node, ctx, plane, pulse, codec, check_types=config.options.check_types)
     loop = WorkerLoop(work, plane, pulse, ctx, _endpoints(config))
     pulse.attach(plane, work.stats, install_interrupt(_interrupter(pulse)), loop.leave)
@@ -145,6 +148,21 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
         plane.close()
         pulse.leave()
         close_context()
+
+
+def _unmade(pulse: Pulse, error: Exception) -> int:
+    """Report that the node's own ``__init__`` raised, and stay until the coordinator lets go."""
+    pulse.post(c.Failed("__init__", describe(error), user_traceback(error)))
+    over = False
+    while not over:
+        pulse.await_command()
+        command = pulse.commands.popleft()
+        if isinstance(command, c.Abort):
+            pulse.post(c.Stopped([]))
+        over = isinstance(command, (c.Exit, c.Refused))
+    pulse.leave()
+    close_context()
+    return 0
 
 
 def _leave(reason: str) -> int:
