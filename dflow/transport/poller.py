@@ -35,9 +35,11 @@ class Wakeup:
             os.read(self.fd, 4096)
 
     def close(self) -> None:
-        """Close both ends."""
-        os.close(self.fd)
-        os.close(self._write)
+        """Close both ends; idempotent. A late `set` must not reach who gets the number next."""
+        fd, write, self.fd, self._write = self.fd, self._write, -1, -1
+        if fd >= 0:
+            os.close(fd)
+            os.close(write)
 
 
 class Poller:
@@ -62,7 +64,7 @@ class Poller:
         self.descriptors.append(source if isinstance(source, int) else source.getsockopt(zmq.FD))
 
     def wait(self, timeout_s: float | None) -> list[Any]:
-        """Return the tags of what can be read; waits ``timeout_s``, rounded up to ms (None: ever)."""
+        """Return the tags of what can be read; waits ``timeout_s``, whole ms (None: ever)."""
         timeout = -1 if timeout_s is None else int(timeout_s * 1000 + 0.999)
         tags = self._tags
         return [tags[source] for source, _ in self._poll(timeout)]

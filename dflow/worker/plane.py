@@ -238,15 +238,17 @@ class DataPlane:
 
     def _on_frame(self, link: InLink, peer: bytes, data: Any) -> None:
         channel: InChannel | None = None
+        number = 0
         try:
             frame = f.parse(data)
+            number = frame.channel
             if frame.kind == f.HELLO:
                 self._welcome(link, peer, frame)
                 return
-            channel = self.in_channels.get(frame.channel)
+            channel = self.in_channels.get(number)
             if channel is None or channel.peer != (link, peer):
                 channel = None
-                raise ProtocolError(f"channel {frame.channel} was not opened by this peer")
+                raise ProtocolError(f"channel {number} was not opened by this peer")
             if frame.kind == f.BATCH:
                 channel.accept(frame)
                 self.ready.push(channel)
@@ -255,15 +257,22 @@ class DataPlane:
             else:
                 raise ProtocolError(f"expected a batch or END, got frame kind {frame.kind}")
         except ProtocolError as error:
-            self._drop_peer(link, peer, channel, error)
+            if channel is None:
+                opened = self.in_channels.values()
+                channel = next((c for c in opened if c.peer == (link, peer)), None)
+            self._drop_peer(link, peer, channel, number, error)
 
     def _drop_peer(
-        self, link: InLink, peer: bytes, channel: InChannel | None, error: ProtocolError
+        self,
+        link: InLink,
+        peer: bytes,
+        channel: InChannel | None,
+        number: int,
+        error: ProtocolError,
     ) -> None:
-        if channel is None:
-            channel = next((c for c in self.in_channels.values() if c.peer == (link, peer)), None)
+        """Refuse ``peer`` for good; ``number`` is the channel it spoke of, if it named one."""
         self._banned.add(peer)
-        number = channel.number if channel is not None else 0
+        number = channel.number if channel is not None else number
         link.send(peer, f.pack_refused(number, self._epoch, str(error)))
         if channel is None:
             self.strangers += 1
