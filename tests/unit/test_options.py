@@ -1,0 +1,158 @@
+"""Options: what is accepted, and what the error says about the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+
+from dflow.errors import DflowError, OptionError
+from dflow.message import Priority
+from dflow.options import (
+    DEFAULT_CAPACITY,
+    DEFAULT_MAX_BYTES,
+    MAX_CAPACITY,
+    MAX_CONCURRENCY,
+    MAX_REPLICAS,
+    EdgeOptions,
+    NodeOptions,
+    RunOptions,
+    parse_bytes,
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (1, 1),
+        (64_000_000, 64_000_000),
+        ("512", 512),
+        ("10B", 10),
+        ("64MB", 64_000_000),
+        (" 64 mib ", 64 * 2**20),
+        ("1.5KiB", 1536),
+        ("2 GB", 2 * 10**9),
+    ],
+)
+def test_sizes_are_whole_bytes_or_text_with_a_unit(given: int | str, expected: int) -> None:
+    assert parse_bytes(given) == expected
+
+
+@pytest.mark.parametrize("given", [0, -5, "0MB", "0.1B", "-3MB", "5 bananas", "", 1.5, None, True])
+def test_a_wrong_size_is_refused_and_shown(given: Any) -> None:
+    with pytest.raises(OptionError, match=r"max_bytes: expected .*, got") as caught:
+        parse_bytes(given)
+    assert repr(given) in str(caught.value)
+
+
+def test_a_size_error_names_what_it_is_about() -> None:
+    with pytest.raises(OptionError, match=r"^camera\.frames: expected"):
+        parse_bytes("lots", "camera.frames")
+
+
+def test_option_errors_are_value_errors_and_dflow_errors() -> None:
+    assert issubclass(OptionError, ValueError)
+    assert issubclass(OptionError, DflowError)
+
+
+GOOD: list[tuple[type[Any], dict[str, Any]]] = [
+    (NodeOptions, {}),
+    (NodeOptions, {"replicas": MAX_REPLICAS, "concurrency": MAX_CONCURRENCY, "tick_s": 0.001}),
+    (NodeOptions, {"name": "x", "tick_s": 5, "on_error": "stop"}),
+    (EdgeOptions, {"capacity": MAX_CAPACITY, "max_bytes": 1}),
+    (EdgeOptions, {"capacity": 1, "key": "user", "priority": Priority.CONTROL}),
+    (EdgeOptions, {"key": len}),
+    (RunOptions, {"drain_timeout_s": 0, "transport": "tcp", "start_method": "spawn"}),
+    (RunOptions, {"log": "json", "log_level": "DEBUG", "check_types": True}),
+]
+
+
+@pytest.mark.parametrize(("kind", "values"), GOOD)
+def test_legal_options_are_kept(kind: type[Any], values: dict[str, Any]) -> None:
+    made = kind(**values)
+    assert {name: getattr(made, name) for name in values} == values
+
+
+BAD: list[tuple[type[Any], str, Any]] = [
+    (NodeOptions, "name", 7),
+    (NodeOptions, "replicas", 0),
+    (NodeOptions, "replicas", MAX_REPLICAS + 1),
+    (NodeOptions, "replicas", True),
+    (NodeOptions, "replicas", 2.0),
+    (NodeOptions, "concurrency", 0),
+    (NodeOptions, "concurrency", MAX_CONCURRENCY + 1),
+    (NodeOptions, "tick_s", 0),
+    (NodeOptions, "tick_s", -1.0),
+    (NodeOptions, "tick_s", math.nan),
+    (NodeOptions, "tick_s", math.inf),
+    (NodeOptions, "tick_s", "1s"),
+    (NodeOptions, "tick_s", True),
+    (NodeOptions, "on_error", "ignore"),
+    (EdgeOptions, "policy", "drop_everything"),
+    (EdgeOptions, "capacity", 0),
+    (EdgeOptions, "capacity", MAX_CAPACITY + 1),
+    (EdgeOptions, "capacity", "10"),
+    (EdgeOptions, "max_bytes", 0),
+    (EdgeOptions, "max_bytes", "many"),
+    (EdgeOptions, "key", 3),
+    (EdgeOptions, "priority", 1),
+    (EdgeOptions, "priority", "HIGH"),
+    (RunOptions, "transport", "carrier pigeon"),
+    (RunOptions, "start_method", "forkserver"),
+    (RunOptions, "drain_timeout_s", -1),
+    (RunOptions, "drain_timeout_s", None),
+    (RunOptions, "start_timeout_s", 0),
+    (RunOptions, "stats_interval_s", 0),
+    (RunOptions, "log", "xml"),
+    (RunOptions, "log_level", "LOUD"),
+    (RunOptions, "check_types", 1),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), BAD)
+def test_an_illegal_option_is_refused_by_name_and_shown(
+    kind: type[Any], name: str, value: Any
+) -> None:
+    with pytest.raises(OptionError, match=f"^{name}: expected .*, got") as caught:
+        kind(**{name: value})
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [NodeOptions(), EdgeOptions(), RunOptions()])
+def test_options_are_frozen(options: Any) -> None:
+    for field in dataclasses.fields(options):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(options, field.name, None)
+
+
+def test_updates_make_a_copy_and_are_checked() -> None:
+    first = NodeOptions(name="a", replicas=2)
+    second = first.updated({"replicas": 3})
+    assert (first.replicas, second.replicas, second.name) == (2, 3, "a")
+    with pytest.raises(OptionError, match="replicas: expected"):
+        first.updated({"replicas": 0})
+
+
+@pytest.mark.parametrize(
+    ("options", "typo", "meant", "where"),
+    [
+        (NodeOptions(), "replica", "replicas", "options()"),
+        (EdgeOptions(), "capacities", "capacity", "edge()"),
+        (RunOptions(), "drain_timeout", "drain_timeout_s", "run()"),
+    ],
+)
+def test_an_unknown_option_is_answered_with_a_near_one(
+    options: Any, typo: str, meant: str, where: str
+) -> None:
+    with pytest.raises(OptionError) as caught:
+        options.updated({typo: 1})
+    text = str(caught.value)
+    assert text.startswith(f"{where}: unknown option '{typo}'; did you mean '{meant}'?")
+    assert all(field.name in text for field in dataclasses.fields(options))
+
+
+def test_edges_are_bounded_by_default() -> None:
+    assert (EdgeOptions().capacity, EdgeOptions().max_bytes) == (1024, 64 * 2**20)
+    assert (DEFAULT_CAPACITY, DEFAULT_MAX_BYTES) == (1024, 64 * 2**20)

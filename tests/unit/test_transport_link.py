@@ -1,0 +1,163 @@
+"""The two ends of a data socket, and waiting for them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from dflow.errors import OptionError, ProtocolError
+from dflow.transport.endpoint import close_context, context, fresh_endpoint
+from dflow.transport.link import InLink, OutLink
+from dflow.transport.poller import Poller, Wakeup
+
+PATIENCE_S = 5.0
+
+
+@pytest.fixture(params=["ipc", "tcp"])
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[OutLink, InLink]]:
+    """Give a sender and a receiver of one channel."""
+    receiver = InLink(fresh_endpoint(str(tmp_path), {"tcp": "127.0.0.1"}.get(request.param)), 100)
+    sender = OutLink(3, receiver.endpoint)
+    yield sender, receiver
+    sender.close()
+    receiver.close()
+    close_context()
+
+
+def readable(*links: OutLink | InLink) -> None:
+    """Wait until every link has something to read."""
+    for link in links:
+        assert link.socket.poll(int(PATIENCE_S * 1000)), "expected a frame, got none in time"
+
+
+@pytest.mark.parametrize("size", [1, 64 * 1024, 5_000_000])
+def test_frames_go_both_ways_unchanged(pair: tuple[OutLink, InLink], size: int) -> None:
+    sender, receiver = pair
+    assert receiver.receive() is None
+    assert sender.receive() is None
+    sender.send(b"x" * size)
+    readable(receiver)
+    received = receiver.receive()
+    assert received is not None
+    peer, frame = received
+    assert frame == b"x" * size
+    assert receiver.send(peer, b"report")
+    readable(sender)
+    assert sender.receive() == b"report"
+    assert sender.number == 3
+
+
+def test_a_report_to_a_peer_that_is_gone_is_a_value_not_an_error(
+    pair: tuple[OutLink, InLink],
+) -> None:
+    assert not pair[1].send(b"nobody", b"report")
+
+
+@pytest.mark.parametrize("frames", [[b"a", b"b"], [b"", b"a"], [b"1", b"2", b"3"]])
+def test_a_misshapen_message_is_an_error_that_loses_nothing_else(
+    pair: tuple[OutLink, InLink], frames: list[bytes]
+) -> None:
+    sender, receiver = pair
+    sender.socket.send_multipart(frames)
+    sender.send(b"good")
+    readable(receiver)
+    with pytest.raises(ProtocolError, match=f"expected 1 frame, got {len(frames)}"):
+        receiver.receive()
+    readable(receiver)
+    received = receiver.receive()
+    assert received is not None
+    assert received[1] == b"good"
+
+
+def test_credit_and_not_zeromq_limits_a_sender(pair: tuple[OutLink, InLink]) -> None:
+    sender, receiver = pair
+    for number in range(500):  # five times the receiver's high-water mark
+        sender.send(number.to_bytes(2, "big"))
+    got: list[int] = []
+    while len(got) < 500:
+        readable(receiver)
+        received = receiver.receive()
+        assert received is not None
+        got.append(int.from_bytes(received[1], "big"))
+    assert got == list(range(500))
+
+
+def test_listening_where_one_cannot_is_an_option_error() -> None:
+    with pytest.raises(OptionError, match="cannot listen there"):
+        InLink("ipc:///no/such/directory/x", 10)
+    close_context()
+
+
+# --- waiting --------------------------------------------------------------------------------------
+
+
+def test_waiting_returns_the_tags_of_what_can_be_read(pair: tuple[OutLink, InLink]) -> None:
+    sender, receiver = pair
+    wakeup = Wakeup()
+    poller = Poller()
+    poller.add(wakeup.fd)
+    poller.add(receiver.socket, receiver)
+    assert poller.wait(0) == []
+    sender.send(b"x")
+    assert poller.wait(PATIENCE_S) == [receiver]
+    wakeup.set()
+    assert set(poller.wait(None)) == {receiver, wakeup.fd}
+    assert len(poller.descriptors) == 2
+    wakeup.close()
+
+
+def test_another_thread_ends_a_wait() -> None:
+    wakeup = Wakeup()
+    poller = Poller()
+    poller.add(wakeup.fd)
+    thread = threading.Thread(target=wakeup.set)
+    thread.start()
+    assert poller.wait(None) == [wakeup.fd]
+    thread.join()
+    wakeup.close()
+
+
+def test_wakeups_are_forgotten_when_cleared_and_only_then() -> None:
+    wakeup = Wakeup()
+    poller = Poller()
+    poller.add(wakeup.fd)
+    wakeup.clear()  # nothing there: no error
+    for _ in range(3):
+        wakeup.set()
+    wakeup.clear([])  # it was not what ended the wait
+    assert poller.wait(0) == [wakeup.fd]
+    wakeup.clear([wakeup.fd])
+    assert poller.wait(0) == []
+    wakeup.close()
+
+
+def test_setting_never_blocks_however_often() -> None:
+    wakeup = Wakeup()
+    for _ in range(100_000):  # more than a pipe holds
+        wakeup.set()
+    wakeup.close()
+
+
+def test_a_wakeup_set_after_it_was_closed_reaches_nobody() -> None:
+    wakeup = Wakeup()
+    wakeup.close()
+    wakeup.close()
+    next_one = Wakeup()  # gets the same descriptors
+    poller = Poller()
+    poller.add(next_one.fd)
+    wakeup.set()
+    assert poller.wait(0) == []
+    next_one.close()
+
+
+def test_a_wait_is_rounded_up_to_the_next_millisecond() -> None:
+    poller = Poller()
+    dealer = context().socket(zmq.DEALER)
+    poller.add(dealer)
+    assert poller.wait(0.0001) == []
+    dealer.close(0)
+    close_context()
