@@ -57,6 +57,7 @@ class WorkerLoop:
             while self.left is None:
                 self._look()
                 while self._pulse.commands:
+                    self._pulse.obeyed()
                     self._handle(self._pulse.commands.popleft())
                 self._advance()
         finally:
@@ -75,33 +76,36 @@ class WorkerLoop:
     def _look(self) -> None:
         """Wait until there is something to do, then take in what has arrived."""
         plane = self._plane
-        timeout = self._timeout_s()
-        if timeout != 0:
-            plane.grant(idle=False)  # a sender out of credit waits for this, so before we wait
+        # before waiting: a sender that is out of credit may be waiting for this
+        owing = plane.inbound.grant(idle=False)
+        timeout = self._timeout_s(owing)
         ready = plane.poller.wait(0 if self._work.active else timeout)
         if not ready and self._work.active:
             self._work.wait(timeout)
             ready = plane.poller.wait(0)
-        plane.wakeup.clear(ready)
         if ready:
+            plane.wakeup.clear(ready)
             plane.receive(ready)
-        plane.grant(idle=not ready and timeout != 0)
+        elif owing and timeout != 0:
+            plane.inbound.grant(idle=True)
 
-    def _timeout_s(self) -> float | None:
+    def _timeout_s(self, owing: bool) -> float | None:
         """Return how long there is nothing to do: 0 when there is work, None for ever."""
         phase = self.state.phase
         if self._pulse.commands or self._violation:
             return 0
-        if phase is s.Phase.RUNNING and self._work.ready():
+        if phase is s.Phase.RUNNING:
+            if self._work.ready():
+                return 0
+            tick = self._work.until_tick_s()
+            if tick is not None:
+                return min(tick, IDLE_REPORT_S) if owing else tick
+        elif phase is s.Phase.FLUSHING and self._flushed():
             return 0
-        if phase is s.Phase.FLUSHING and self._flushed():
-            return 0
-        waits = [IDLE_REPORT_S] if self._plane.owing else []
-        tick = self._work.until_tick_s() if phase is s.Phase.RUNNING else None
-        return min([*waits, tick], default=None) if tick is not None else min(waits, default=None)
+        return IDLE_REPORT_S if owing else None
 
     def _flushed(self) -> bool:
-        return not self._plane.unsent and not self._work.dispatch.paused
+        return not self._plane.outbound.unsent and not self._work.dispatch.paused
 
     def _advance(self) -> None:
         """Do what the phase asks for."""
@@ -118,7 +122,7 @@ class WorkerLoop:
                 self._handle(work.raised)
             elif work.at_end():
                 self._handle(s.Simple.EXHAUSTED)
-        elif phase is s.Phase.LINKING and plane.welcomed:
+        elif phase is s.Phase.LINKING and plane.outbound.welcomed:
             self._handle(s.Simple.WELCOMED)
         elif phase is s.Phase.FLUSHING:
             work.resume()
@@ -140,9 +144,9 @@ class WorkerLoop:
     def _carry_out(self, instruction: s.Instruction) -> None:
         match instruction:
             case s.Bind():
-                self._pulse.post(c.Bound(self._plane.bind(self._endpoint)))
+                self._pulse.post(c.Bound(self._plane.inbound.bind(self._endpoint)))
             case s.OpenChannels(rows):
-                self._plane.open(rows)
+                self._plane.outbound.open(rows)
             case s.CallHook(name):
                 self._call_hook(name)
             case s.BeginRun():
@@ -152,7 +156,6 @@ class WorkerLoop:
             case s.StopWork():
                 self._work.stop()
             case s.EndChannels():
-                self._plane.grant(idle=True)
                 self._plane.end()
             case s.Say(message):
                 if isinstance(message, c.Stopped):

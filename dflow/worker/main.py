@@ -183,7 +183,7 @@ def _endpoints(config: WorkerConfig) -> Callable[[], str]:
 
 def _interrupter(pulse: Pulse) -> Callable[[], None]:
     def raise_in_user_code() -> None:
-        if pulse.in_user_code:
+        if pulse.take_interrupt():
             raise Interrupted
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

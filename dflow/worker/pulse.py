@@ -117,6 +117,22 @@ class Pulse:
         """The main thread is back."""
         self.in_user_code = False
 
+    def take_interrupt(self) -> bool:
+        """Return whether user code is to be interrupted here and now, once.
+
+        Called in the signal handler. Not while the data plane is being worked on: a batch cut
+        and not sent would be lost.
+        """
+        due = self._interrupt_at is not None and self.in_user_code
+        if not due or (self._plane is not None and self._plane.lock.locked()):
+            return False
+        self._interrupt_at = None
+        return True
+
+    def obeyed(self) -> None:
+        """The main thread is about to obey a command: what runs from now on was not blocking."""
+        self._interrupt_at = None
+
     def await_command(self) -> None:
         """Block until a command is there; used before the worker has a data plane."""
         while not self.commands:
@@ -180,17 +196,16 @@ class Pulse:
         if plane is None or not self.in_user_code:
             return
         if self._interrupt_at is not None and now >= self._interrupt_at:
-            self._interrupt_at = None
-            self._interrupt()
-        if plane.flushes != self._seen_flushes:
-            self._seen_flushes = plane.flushes
+            self._interrupt()  # at every beat until the main thread takes it
+        if plane.outbound.flushes != self._seen_flushes:
+            self._seen_flushes = plane.outbound.flushes
             return
         plane.gate.shut = True
         if plane.lock.acquire(blocking=False):
             try:
-                if plane.unsent and not plane.closed:
+                if plane.outbound.unsent and not plane.closed:
                     plane.pump()
-                    self._seen_flushes = plane.flushes
+                    self._seen_flushes = plane.outbound.flushes
                     plane.gate.shut = True
                     if self.wake_after_flush:
                         plane.wakeup.set()
