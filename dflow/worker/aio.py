@@ -79,12 +79,11 @@ class AsyncRunner:
         except Exception as error:  # noqa: BLE001  # user code may raise anything
             self.errors += 1
             self._on_error(error, "handler")
-        finally:
-            ticket[0] = True
-            tickets = self._tickets[channel.number]
-            while tickets and tickets[0][0]:
-                tickets.popleft()
-                channel.finish(1)
+        ticket[0] = True  # not for a cancelled task: its effects are unknown
+        tickets = self._tickets[channel.number]
+        while tickets and tickets[0][0]:
+            tickets.popleft()
+            channel.finish(1)
 
     async def _emit_results(self, results: Any, *, paced: bool) -> None:
         """Emit what a coroutine returns or an async generator yields, ``paced`` by credit."""
@@ -118,8 +117,9 @@ class AsyncRunner:
         if not self._blocked():
             self._credit.set()
         began = monotonic_ns()
+        busy = self.active
         self._loop.run_until_complete(self._until_awake(timeout_s))
-        self.busy_ns += monotonic_ns() - began if self._tasks else 0
+        self.busy_ns += monotonic_ns() - began if busy else 0
 
     async def _until_awake(self, timeout_s: float | None) -> None:
         if timeout_s == 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from dflow.flow.batch import MAX_BATCH, MAX_BATCH_BYTES, Lane
@@ -152,14 +154,18 @@ def test_peak_is_the_most_that_waited_or_flew_at_once() -> None:
     assert lane.peak == 6
 
 
-def test_a_message_pushed_while_a_batch_is_cut_waits_for_the_next_one() -> None:
-    lane = Lane([SendWindow(2000, WIDE)])
-    for payload in numbered(600):
-        lane.push(payload)
-    batches = lane.cut()
-    _, first, _ = next(batches)
-    lane.push(b"late")  # the main thread emits while the pulse thread flushes
-    rest = [payload for _, payloads, _ in batches for payload in payloads]
-    assert first + rest == numbered(600)
-    assert (lane.offered, lane.waiting) == (601, 1)
-    assert cut(lane) == [(0, [b"late"])]
+def test_nothing_is_lost_or_repeated_between_two_threads() -> None:
+    window = SendWindow(300, WIDE)
+    lane = Lane([window])
+    total = 20_000
+    emitter = threading.Thread(target=lambda: [lane.push(one) for one in numbered(total)])
+    emitter.start()  # the main thread emits while the pulse thread flushes
+    seen: list[bytes] = []
+    while len(seen) < total:
+        for _, payloads in cut(lane):
+            seen += payloads
+        window.report(window.sent, window.sent_bytes, 0)
+        lane.update()
+    emitter.join()
+    assert seen == numbered(total)
+    assert (lane.offered, lane.waiting) == (total, 0)
