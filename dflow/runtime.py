@@ -74,9 +74,13 @@ def run(
     twice stops now and raises KeyboardInterrupt. ``progress`` shows live rates on stderr;
     ``on_status`` is called about four times a second. Raises as `start` and `Run.wait` do.
     """
-    started = start(graph, **run_options)
-    with _Signals(started), _Progress(progress) as shown:
-        return started.watch([s for s in (shown, on_status) if s is not None])
+    with _Progress(progress) as shown:  # before the start: processes inherit where stdout leads
+        started = start(graph, **run_options)
+        with _Signals(started) as signals:
+            report = started.watch([s for s in (shown, on_status) if s is not None])
+    if signals.stopped_now:
+        raise KeyboardInterrupt
+    return report
 
 
 def _result_ports(graph: Graph, results: Any) -> tuple[BoundOutput, ...]:
@@ -303,17 +307,19 @@ class _Signals:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._count = 0
+        self.stopped_now = False
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         if threading.current_thread() is not threading.main_thread():
-            return
+            return self
         for number, ordinary in (
             (signal.SIGINT, signal.default_int_handler),
             (signal.SIGTERM, signal.SIG_DFL),
         ):
             if signal.getsignal(number) is ordinary:
                 self._before[number] = signal.signal(number, self._on_signal)
+        return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
@@ -322,9 +328,10 @@ class _Signals:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._count += number == signal.SIGINT
         if self._count > 1:
+            self.stopped_now = True
             self._run.abort("interrupted twice")
-            raise KeyboardInterrupt
-        self._run.stop()
+        else:
+            self._run.stop()
 
 
 class _Progress:

@@ -13,7 +13,7 @@ because credit is only ever spent by `cut`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 
 from dflow.flow.credit import SendWindow
@@ -81,28 +81,30 @@ class Lane:
         """Messages ever pushed."""
         return self.flushed + self.waiting
 
-    def cut(self) -> Iterator[tuple[int, list[bytes], int]]:
-        """Yield ``(window index, payloads, payload bytes)`` for all that has credit.
+    def cut(self) -> list[tuple[int, list[bytes], int]]:
+        """Return ``(window index, payloads, payload bytes)`` of all that has credit.
 
-        The caller must send what it gets, in order, before it asks for the next.
+        The caller must send what it gets, in order.
         """
         waiting = self.waiting
-        if waiting:
-            outstanding = sum(w.sent - w.taken for w in self.windows)
-            self.peak = max(self.peak, outstanding + waiting)
-            if len(self.windows) == 1:
-                yield from self._cut_for(0, waiting)
-            else:
-                # who has no bytes left takes no share, or it would hold up the others
-                rooms = [w.room if w.room_bytes > 0 else 0 for w in self.windows]
-                shares = share_out(waiting, rooms, self._first)
-                self._first = (self._first + 1) % len(shares)
-                for index, share in enumerate(shares):
-                    if share:
-                        yield from self._cut_for(index, share)
+        if not waiting:
+            return []
+        batches: list[tuple[int, list[bytes], int]] = []
+        self.peak = max(self.peak, waiting + sum([w.sent - w.taken for w in self.windows]))
+        if len(self.windows) == 1:
+            self._cut_for(0, waiting, batches)
+        else:
+            # who has no bytes left takes no share, or it would hold up the others
+            rooms = [w.room if w.room_bytes > 0 else 0 for w in self.windows]
+            shares = share_out(waiting, rooms, self._first)
+            self._first = (self._first + 1) % len(shares)
+            for index, share in enumerate(shares):
+                if share:
+                    self._cut_for(index, share, batches)
         self.update()
+        return batches
 
-    def _cut_for(self, index: int, share: int) -> Iterator[tuple[int, list[bytes], int]]:
+    def _cut_for(self, index: int, share: int, batches: list[tuple[int, list[bytes], int]]) -> None:
         window = self.windows[index]
         share = min(share, window.room)
         while share > 0:
@@ -116,7 +118,7 @@ class Lane:
             self._drop(len(batch), size)
             window.spend(len(batch), size)
             share -= len(batch)
-            yield index, batch, size
+            batches.append((index, batch, size))
 
     def _drop(self, count: int, size: int) -> None:
         self.head += count
@@ -129,8 +131,10 @@ class Lane:
     def update(self) -> None:
         """Recompute ``full`` and the marks from the credit there is now."""
         waiting = self.waiting
-        room = sum(max(window.room, 0) for window in self.windows)
-        room_bytes = sum(max(window.room_bytes, 0) for window in self.windows)
+        room = room_bytes = 0
+        for window in self.windows:
+            room += max(window.room, 0)
+            room_bytes += max(window.room_bytes, 0)
         waiting_bytes = self.queued_bytes - self.flushed_bytes
         self.full = room <= waiting or room_bytes <= waiting_bytes
         if self.full:  # nothing to gain before credit returns: ask again after a full batch

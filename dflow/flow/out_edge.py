@@ -7,7 +7,7 @@ encoded bytes: the same in every process and every run (Python's own ``hash`` is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -95,7 +95,9 @@ class OutEdge:
     @property
     def waiting(self) -> int:
         """Messages emitted but still without credit or not yet flushed."""
-        return sum(lane.waiting for lane in self.lanes)
+        if len(self.lanes) == 1:
+            return self.lanes[0].waiting
+        return sum([lane.waiting for lane in self.lanes])
 
     @property
     def offered(self) -> int:
@@ -107,16 +109,26 @@ class OutEdge:
         """The most messages that were waiting or in flight at once."""
         return sum(lane.peak for lane in self.lanes)
 
-    def flush(self, sent_ns: int) -> Iterator[tuple[int, bytes]]:
-        """Yield ``(channel number, frame)`` for everything that has credit."""
+    def flush(self, sent_ns: int) -> list[tuple[int, bytes]]:
+        """Return ``(channel number, frame)`` of everything that has credit."""
+        frames: list[tuple[int, bytes]] = []
         keyed = self.key is not None
         for position, lane in enumerate(self.lanes):
-            for i, payloads, _ in lane.cut():
-                at = position if keyed else i
-                window = self.windows[at]
-                number = self.channels[at]
-                first = window.sent - len(payloads)
-                yield number, pack_batch(number, self.epoch, first, payloads, sent_ns)
+            batches = lane.cut()
+            if not batches:
+                continue
+            # `spend` has counted all batches of a window: find where the first one began
+            first = {
+                index: self.windows[position if keyed else index].sent for index, _, _ in batches
+            }
+            for index, payloads, _ in batches:
+                first[index] -= len(payloads)
+            for index, payloads, _ in batches:
+                number = self.channels[position if keyed else index]
+                frame = pack_batch(number, self.epoch, first[index], payloads, sent_ns)
+                first[index] += len(payloads)
+                frames.append((number, frame))
+        return frames
 
     def on_credit(self, channel: int, taken: int, taken_bytes: int, done: int) -> None:
         """Take in a report; raises `ProtocolError` and changes nothing if it is impossible."""

@@ -40,4 +40,9 @@ class ReadyQueue:
 
     def waiting(self, *, only_control: bool = False) -> bool:
         """Whether `pop` would return a channel."""
-        return any(self._bands[:1] if only_control else self._bands)
+        if only_control:
+            return bool(self._bands[0])
+        for band in self._bands:  # noqa: SIM110  # once a turn: a generator costs more
+            if band:
+                return True
+        return False

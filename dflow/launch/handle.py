@@ -182,7 +182,7 @@ class Handle:
 
     def results(self, input_name: str) -> Iterator[Any]:
         """Yield what arrives for one results port until its node has ended."""
-        channels = [ch for ch in self.plane.in_channels.values() if ch.port == input_name]
+        channels = [ch for ch in self.plane.inbound.channels.values() if ch.port == input_name]
         while True:
             with self.changed:
                 self.changed.wait_for(
@@ -226,12 +226,13 @@ class Handle:
     def _run(self) -> None:
         plane = self.plane
         next_stats = monotonic_ns()
+        owing = False
         try:
             while not self.ended:
-                ready = plane.poller.wait(IDLE_REPORT_S if plane.owing else STATS_S)
+                ready = plane.poller.wait(IDLE_REPORT_S if owing else STATS_S)
                 plane.wakeup.clear(ready)
                 with self.changed:
-                    self._step(ready)
+                    owing = self._step(ready)
                     self.changed.notify_all()
                 if monotonic_ns() >= next_stats:
                     next_stats = monotonic_ns() + int(STATS_S * 1e9)
@@ -246,31 +247,33 @@ class Handle:
             self._dealer.close(linger=0)
             plane.close()
 
-    def _step(self, ready: list[Any]) -> None:
+    def _step(self, ready: list[Any]) -> bool:
+        """Do what there is to do; return whether any sender is owed a credit report."""
         plane = self.plane
         if self._dealer in ready:
             self._obey(self._dealer.recv())
         while self._opening:
-            plane.add_out_edge(*self._opening.popleft())
+            plane.outbound.add(*self._opening.popleft())
         plane.receive(ready)
         plane.flush()
         if self._discard:
-            for channel in plane.in_channels.values():
+            for channel in plane.inbound.channels.values():
                 while channel.inbox:
                     count = channel.inbox[0].count
                     channel.take(count)
                     channel.finish(count)
-        plane.grant(idle=not ready)
-        if self._ran and not self._drained and plane.fed and plane.exhausted:
+        owing = plane.inbound.grant(idle=not ready)
+        if self._ran and not self._drained and plane.inbound.fed and plane.inbound.exhausted:
             self._drained = True
             self._outbox.append(c.Drained())
         if self._drain is not None and not self._drain_sent and self._settled():
             self._outbox.append(self._drain)
             self._drain_sent = True
+        return owing
 
     def _settled(self) -> bool:
         return not self._opening and all(
-            edge.settled or edge.closed for edge in self.plane.out_edges
+            edge.settled or edge.closed for edge in self.plane.outbound.edges
         )
 
     def _obey(self, data: bytes) -> None:
@@ -281,7 +284,7 @@ class Handle:
         match message:
             case c.Assign():
                 host = "127.0.0.1" if self._options.transport == "tcp" else None
-                endpoints = self.plane.bind(lambda: fresh_endpoint(self._run_dir, host))
+                endpoints = self.plane.inbound.bind(lambda: fresh_endpoint(self._run_dir, host))
                 self._outbox.append(c.Bound(endpoints))
             case c.Link():
                 self._outbox.append(c.Linked())

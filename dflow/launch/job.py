@@ -14,9 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
+from dflow.errors import GraphError, StartError
 from dflow.graph.plan import Plan, WorkerId
 from dflow.launch import stdio
-from dflow.launch.preload import MainModule
+from dflow.launch.preload import MainModule, refusing_runs
 from dflow.launch.ship import Shipment, loads, ship
 from dflow.options import RunOptions
 from dflow.wire.types import register_type, registered_types
@@ -97,8 +98,15 @@ def pack_code(graph: object) -> Shipment:
 
 
 def open_code(code: bytes) -> object:
-    """Return the graph of `pack_code`, its classes registered here too."""
-    graph, classes = loads(code)
+    """Return the graph of `pack_code`, its classes registered here too.
+
+    Raises `StartError` if a module it needs starts a run when it is imported.
+    """
+    try:
+        with refusing_runs():
+            graph, classes = loads(code)
+    except GraphError as error:
+        raise StartError(str(error)) from None
     for cls in classes:
         register_type(cls)
     return cast("object", graph)

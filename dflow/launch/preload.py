@@ -18,11 +18,13 @@ import sys
 import threading
 import traceback
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dflow.errors import StartError
+from dflow.errors import GraphError, StartError
 
 __all__ = [
     "MAIN",
@@ -83,6 +85,27 @@ def check_not_preloading() -> None:
         # a thread ends in silence by a plain SystemExit only, not by a subclass
         in_main = threading.current_thread() is threading.main_thread()
         raise (PreloadDone if in_main else SystemExit)(0)
+
+
+@contextmanager
+def refusing_runs() -> Iterator[None]:
+    """Raise `GraphError` if a module imported inside starts a run: every process would, too."""
+    before, _Preloading.active = _Preloading.active, True
+    try:
+        yield
+    except PreloadDone as done:
+        modules = [
+            frame.f_globals.get("__name__", "")
+            for frame, _ in traceback.walk_tb(done.__traceback__)
+        ]
+        users = [name for name in modules if name.partition(".")[0] not in ("dflow", "importlib")]
+        name = f"module {users[-1]}" if users else "a module of the graph"
+        raise GraphError(
+            f"{name} starts a run when it is imported, and every process of a run imports it: "
+            'put the call under `if __name__ == "__main__":`'
+        ) from None
+    finally:
+        _Preloading.active = before
 
 
 def describe_main() -> MainModule | None:

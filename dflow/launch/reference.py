@@ -16,8 +16,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -97,7 +96,7 @@ def _package_of(path: Path) -> tuple[Path, str]:
 
 def _load_module(name: str) -> ModuleType:
     _search_first(str(Path.cwd()))
-    with _no_runs(name):
+    with preload.refusing_runs():
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
@@ -108,22 +107,6 @@ def _load_module(name: str) -> ModuleType:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001  # the user's code may raise any
             raise _broken(name, error) from None
-
-
-@contextmanager
-def _no_runs(name: str) -> Iterator[None]:
-    """Refuse a module that starts a run while it is imported: every worker would do the same."""
-    state = preload._Preloading
-    before, state.active = state.active, True
-    try:
-        yield
-    except preload.PreloadDone:
-        raise GraphError(
-            f"{name} starts a run when it is imported, and every process of a run imports it: "
-            'put the call under `if __name__ == "__main__":`'
-        ) from None
-    finally:
-        state.active = before
 
 
 def _search_first(directory: str) -> None:

@@ -31,16 +31,39 @@ from typing import NamedTuple
 from dflow.errors import ProtocolError
 
 __all__ = [
-    "BATCH", "CLOSED", "CREDIT", "END", "HEADER_BYTES", "HELLO", "MAX_TEXT_BYTES", "REFUSED",
-    "VERSION", "Frame", "array_header_size", "pack_batch", "pack_closed", "pack_credit",
-    "pack_end", "pack_hello", "pack_refused", "parse", "parse_credit", "parse_text",
+    "BATCH",
+    "CLOSED",
+    "CREDIT",
+    "END",
+    "HEADER_BYTES",
+    "HELLO",
+    "MAX_TEXT_BYTES",
+    "REFUSED",
+    "VERSION",
+    "Frame",
+    "array_header_size",
+    "pack_batch",
+    "pack_closed",
+    "pack_credit",
+    "pack_end",
+    "pack_hello",
+    "pack_refused",
+    "parse",
+    "parse_credit",
+    "parse_text",
 ]
 
 MAGIC = b"df"
 VERSION = 1
 HELLO, BATCH, END, CREDIT, CLOSED, REFUSED = 1, 2, 3, 4, 5, 6
-KIND_NAMES = {HELLO: "HELLO", BATCH: "BATCH", END: "END", CREDIT: "CREDIT", CLOSED: "CLOSED",
-              REFUSED: "REFUSED"}
+KIND_NAMES = {
+    HELLO: "HELLO",
+    BATCH: "BATCH",
+    END: "END",
+    CREDIT: "CREDIT",
+    CLOSED: "CLOSED",
+    REFUSED: "REFUSED",
+}
 MAX_TEXT_BYTES = 4096
 
 # Magic, version, kind and flags are one constant for each kind: fewer fields to pack.

@@ -166,8 +166,12 @@ def _dataclass(cls: Any) -> ClassCodec:
         puts="; ".join("pass" if plain else f"put(value, {f!r}, field_{f})" for f in fields),
     )
     space: dict[str, Any] = {
-        "mark": CLASS, "name": name, "cls": cls, "misfit": _misfit,
-        "new": object.__new__, "put": object.__setattr__,
+        "mark": CLASS,
+        "name": name,
+        "cls": cls,
+        "misfit": _misfit,
+        "new": object.__new__,
+        "put": object.__setattr__,
     }
     exec(code, space)
     return ClassCodec(cls, name, fields, space["write"], space["build"])

@@ -52,8 +52,18 @@ def _write_int(value: int) -> list[Any]:
 
 
 def _write_datetime(v: dt.datetime) -> list[Any]:
-    return [_DATETIME, v.year, v.month, v.day, v.hour, v.minute, v.second, v.microsecond,
-            v.fold, v.tzinfo]
+    return [
+        _DATETIME,
+        v.year,
+        v.month,
+        v.day,
+        v.hour,
+        v.minute,
+        v.second,
+        v.microsecond,
+        v.fold,
+        v.tzinfo,
+    ]
 
 
 def _write_timezone(value: dt.timezone) -> list[Any]:
@@ -92,10 +102,27 @@ WRITERS: dict[type, Callable[[Any], list[Any]]] = {
     Counter: lambda v: [_COUNTER, dict(v)],
 }
 
-LEAVES: frozenset[type] = frozenset({
-    type(None), bool, int, float, str, bytes, memoryview, complex, Decimal, UUID, *_PATHS,
-    dt.datetime, dt.date, dt.time, dt.timedelta, dt.timezone, ZoneInfo,
-})
+LEAVES: frozenset[type] = frozenset(
+    {
+        type(None),
+        bool,
+        int,
+        float,
+        str,
+        bytes,
+        memoryview,
+        complex,
+        Decimal,
+        UUID,
+        *_PATHS,
+        dt.datetime,
+        dt.date,
+        dt.time,
+        dt.timedelta,
+        dt.timezone,
+        ZoneInfo,
+    }
+)
 """Types whose values hold no other values of the user's."""
 
 

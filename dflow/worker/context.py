@@ -110,7 +110,7 @@ def make_emitters(
     unconsumed: list[Unconsumed] = []
     for port, output in node.outputs.items():
         check = checker(output.type, f"{node.name}.{port}") if check_types else None
-        edges = [e for e in plane.out_edges if plane.plan.edges[e.index].output == port]
+        edges = [e for e in plane.outbound.edges if plane.plan.edges[e.index].output == port]
         if not edges:
             unconsumed.append(Unconsumed())
             found[port] = unconsumed[-1]

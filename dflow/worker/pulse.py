@@ -10,8 +10,10 @@ has been idle for a while it slows down to the statistics interval and costs not
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -34,6 +36,9 @@ QUIET_BEATS = 30
 
 COORDINATOR_SILENCE_S = 10.0
 MAX_QUEUED_LOGS = 10_000
+EXIT_BROKEN = 70
+"""Exit code of a worker whose own machinery failed (EX_SOFTWARE of sysexits.h)."""
+
 INTERRUPT_AFTER_S = 0.5
 """How long user code may go on after the run asked it to end, before it is interrupted."""
 
@@ -150,6 +155,13 @@ class Pulse:
     # --- the thread ----------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._beat_until_leaving()
+        except BaseException:  # noqa: BLE001  # a worker without a pulse would hang unseen
+            traceback.print_exc()
+            os._exit(EXIT_BROKEN)
+
+    def _beat_until_leaving(self) -> None:
         beats_since_work = 0
         interval_ns = int(self._stats_interval_s * 1e9)
         heard = monotonic_ns()
@@ -166,7 +178,7 @@ class Pulse:
             self._wakeup.clear()
             self._beat(now)
             self._send()
-            beats_since_work = 0 if self.in_user_code else beats_since_work + 1
+            beats_since_work = 0 if self._worked() else beats_since_work + 1
             if now >= next_stats:
                 next_stats = now + interval_ns
                 self._report()
@@ -191,6 +203,15 @@ class Pulse:
                 self._plane.gate.shut = True
                 self._plane.wakeup.set()
 
+    def _worked(self) -> bool:
+        """Whether user code runs, or has run since the last beat (each turn ends in a flush)."""
+        plane = self._plane
+        if plane is None:
+            return False
+        flushed = plane.outbound.flushes != self._seen_flushes
+        self._seen_flushes = plane.outbound.flushes
+        return flushed or self.in_user_code
+
     def _beat(self, now: int) -> None:
         plane = self._plane
         if plane is None or not self.in_user_code:
@@ -198,14 +219,12 @@ class Pulse:
         if self._interrupt_at is not None and now >= self._interrupt_at:
             self._interrupt()  # at every beat until the main thread takes it
         if plane.outbound.flushes != self._seen_flushes:
-            self._seen_flushes = plane.outbound.flushes
-            return
+            return  # the main thread keeps flushing
         plane.gate.shut = True
         if plane.lock.acquire(blocking=False):
             try:
                 if plane.outbound.unsent and not plane.closed:
                     plane.pump()
-                    self._seen_flushes = plane.outbound.flushes
                     plane.gate.shut = True
                     if self.wake_after_flush:
                         plane.wakeup.set()

@@ -91,7 +91,10 @@ class Work:
     def _need_tasks(self) -> AsyncRunner:
         if self.tasks is None:
             self.tasks = AsyncRunner(
-                self._options.concurrency, self._emit, self._on_error, lambda: self._plane.blocked
+                self._options.concurrency,
+                self._emit,
+                self._on_error,
+                lambda: self._plane.outbound.blocked,
             )
             self._pulse.wake_after_flush = True
         return self.tasks
@@ -100,7 +103,7 @@ class Work:
 
     def ready(self) -> bool:
         """Whether `step` would do something now."""
-        blocked = self._plane.blocked
+        blocked = self._plane.outbound.blocked
         if self.dispatch.paused and not blocked:
             return True
         if self._pulse.is_source:
@@ -108,7 +111,7 @@ class Work:
         if self.dispatch.crowded:
             return False
         only_control = blocked or bool(self.dispatch.paused)
-        if not self._plane.ready.waiting(only_control=only_control):
+        if not self._plane.inbound.ready.waiting(only_control=only_control):
             return self.at_end()
         return self.tasks is None or self.tasks.free > 0
 
@@ -125,7 +128,7 @@ class Work:
             return False
         if self._pulse.is_source:
             return self._source is not None and self._source.exhausted
-        return (self._plane.fed or self._closing) and self._plane.exhausted
+        return (self._plane.inbound.fed or self._closing) and self._plane.inbound.exhausted
 
     @property
     def active(self) -> bool:
@@ -150,7 +153,7 @@ class Work:
         self._tick()
         if self.resume():
             return
-        blocked = self._plane.blocked
+        blocked = self._plane.outbound.blocked
         if self._pulse.is_source:
             if not blocked:
                 self._pull()
@@ -159,7 +162,7 @@ class Work:
 
     def resume(self) -> bool:
         """Go on with a generator that waited for credit, if it can; return whether it did."""
-        if not self.dispatch.paused or self._plane.blocked:
+        if not self.dispatch.paused or self._plane.outbound.blocked:
             return False
         with self._user_code():
             self.dispatch.resume()
@@ -186,7 +189,7 @@ class Work:
         return AsyncSource(aiter(values), self._need_tasks(), gate, self._on_error)
 
     def _take(self, *, only_control: bool) -> None:
-        ready = self._plane.ready
+        ready = self._plane.inbound.ready
         channel = ready.pop(only_control=only_control)
         if channel is None:
             return
@@ -217,7 +220,7 @@ class Work:
     def stop(self) -> None:
         """Take nothing more; what is queued or under way is abandoned."""
         self.dispatch.paused.clear()
-        self._plane.drop_inputs()
+        self._plane.inbound.drop()
         if self.tasks is not None:
             with self._user_code():
                 self.tasks.cancel()
@@ -321,7 +324,7 @@ class Work:
         plane = self._plane
         parts = [p for p in (self.dispatch, self._source, self.tasks) if p is not None]
         emitted: dict[str, int] = {}
-        for edge in plane.out_edges:
+        for edge in plane.outbound.edges:
             emitted[plane.plan.edges[edge.index].output] = edge.offered
         unconsumed = sum(count.count for count in self._unconsumed)
         node = NodeStats(

@@ -1,0 +1,207 @@
+"""The receiving half of a worker's data plane: where channels arrive, and what is granted.
+
+A peer opens a channel with HELLO and the run's token. Whoever breaks the protocol is refused
+once and ignored from then on; if it was a planned peer, data may be missing, so the run is
+told. Strangers are only counted.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from typing import Any
+
+from dflow.errors import ProtocolError
+from dflow.flow.in_edge import InChannel
+from dflow.flow.ready import ReadyQueue
+from dflow.graph.plan import Plan, WorkerId, external_edge_id
+from dflow.options import DEFAULT_CAPACITY, DEFAULT_MAX_BYTES
+from dflow.transport.link import InLink
+from dflow.transport.poller import Poller
+from dflow.wire import frames as f
+
+__all__ = ["Inbound"]
+
+_HWM_MARGIN = 64
+
+
+class Inbound:
+    """Every incoming channel of one participant, and the queue of those with messages.
+
+    ``fed``: whether any planned edge ends here.
+    """
+
+    __slots__ = (
+        "_banned", "_epoch", "_externals", "_on_violation", "_open", "_plan", "_poller", "_token",
+        "channels", "fed", "links", "ready", "strangers",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        plan: Plan,
+        me: WorkerId,
+        poller: Poller,
+        *,
+        token: str,
+        epoch: int,
+        on_violation: Callable[[str], None],
+    ) -> None:
+        self._plan = plan
+        self._poller = poller
+        self._token = token
+        self._epoch = epoch
+        self._on_violation = on_violation
+        self._banned: set[bytes] = set()
+        self.links: dict[int, InLink] = {}
+        self.ready = ReadyQueue()
+        self.strangers = 0
+        self.channels: dict[int, InChannel] = {}
+        for channel in plan.channels:
+            if channel.receiver == me:
+                edge = plan.edges[channel.edge]
+                self.channels[channel.number] = InChannel(
+                    channel.number, edge.id, edge.input, edge.priority,
+                    edge.capacity, edge.max_bytes, epoch,
+                )  # fmt: skip
+        self._open = len(self.channels)  # planned channels that have not seen END
+        self.fed = bool(self.channels)
+        self._externals = {
+            plan.external_channel(node, port, replica): (node, port)
+            for node, port, replica in plan.external_ports
+            if WorkerId(node, replica) == me
+        }
+
+    def bind(self, endpoint: Callable[[], str]) -> dict[int, str]:
+        """Bind one socket for each band this participant receives on; return band → endpoint."""
+        bands = {int(channel.priority) for channel in self.channels.values()}
+        bands |= {int(self._plan.external_band(*port)) for port in self._externals.values()}
+        capacities = [c.window.capacity for c in self.channels.values()]
+        hwm = max([DEFAULT_CAPACITY, *capacities]) + _HWM_MARGIN
+        for band in sorted(bands):
+            link = InLink(endpoint(), hwm)
+            self.links[band] = link
+            self._poller.add(link.socket, link)
+        return {band: link.endpoint for band, link in self.links.items()}
+
+    def receive(self, link: InLink) -> None:
+        """Take in one frame of a link that can be read."""
+        try:
+            received = link.receive()
+        except ProtocolError:
+            self.strangers += 1
+            return
+        if received is not None and received[0] not in self._banned:
+            self._on_frame(link, *received)
+
+    def _on_frame(self, link: InLink, peer: bytes, data: Any) -> None:
+        channel: InChannel | None = None
+        number = 0
+        try:
+            frame = f.parse(data)
+            number = frame.channel
+            if frame.kind == f.HELLO:
+                self._welcome(link, peer, frame)
+                return
+            channel = self.channels.get(number)
+            if channel is None or channel.peer != (link, peer):
+                channel = None
+                raise ProtocolError(f"channel {number} was not opened by this peer")
+            if frame.kind == f.BATCH:
+                channel.accept(frame)
+                self.ready.push(channel)
+            elif frame.kind == f.END:
+                channel.accept_end(frame)
+                self._open -= not channel.external
+            else:
+                raise ProtocolError(f"expected a batch or END, got frame kind {frame.kind}")
+        except ProtocolError as error:
+            if channel is None:
+                opened = self.channels.values()
+                channel = next((c for c in opened if c.peer == (link, peer)), None)
+            self._drop_peer(link, peer, channel, number, error)
+
+    def _drop_peer(
+        self,
+        link: InLink,
+        peer: bytes,
+        channel: InChannel | None,
+        number: int,
+        error: ProtocolError,
+    ) -> None:
+        """Refuse ``peer`` for good; ``number`` is the channel it spoke of, if it named one."""
+        self._banned.add(peer)
+        number = channel.number if channel is not None else number
+        link.send(peer, f.pack_refused(number, self._epoch, str(error)))
+        if channel is None:
+            self.strangers += 1
+        else:
+            channel.malformed += 1
+            if not channel.external:
+                self._on_violation(f"edge {channel.edge_id}: {error}")
+
+    def _welcome(self, link: InLink, peer: bytes, frame: f.Frame) -> None:
+        if not hmac.compare_digest(bytes(frame.body), self._token.encode()):
+            raise ProtocolError("wrong token: this channel belongs to another run")
+        if frame.epoch != self._epoch:
+            raise ProtocolError(f"expected epoch {self._epoch}, got {frame.epoch}")
+        channel = self.channels.get(frame.channel) or self._external(frame.channel)
+        if channel is None or channel.peer is not None:
+            raise ProtocolError(f"channel {frame.channel} is not open to this peer")
+        channel.peer = (link, peer)
+        link.send(peer, channel.credit_frame())
+
+    def _external(self, number: int) -> InChannel | None:
+        """Return a new channel for messages sent from outside, if that number is one."""
+        if number not in self._externals:
+            return None
+        node, port = self._externals[number]
+        channel = InChannel(
+            number,
+            external_edge_id(node, port),
+            port,
+            self._plan.external_band(node, port),
+            DEFAULT_CAPACITY,
+            DEFAULT_MAX_BYTES,
+            self._epoch,
+            external=True,
+        )
+        self.channels[number] = channel
+        return channel
+
+    def grant(self, *, idle: bool) -> bool:
+        """Send the reports that are due (``idle``: all owed); return whether any is still owed."""
+        owing = False
+        for channel in self.channels.values():
+            window = channel.window
+            if channel.peer is None or not window.due(idle=True):
+                continue
+            if idle or window.due(idle=False):
+                link, peer = channel.peer
+                link.send(peer, channel.credit_frame())
+            else:
+                owing = True
+        return owing
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every planned channel is at its end and nothing is left to handle."""
+        return self._open == 0 and not any(channel.inbox for channel in self.channels.values())
+
+    def end(self) -> None:
+        """Tell senders outside that no more is taken."""
+        for channel in self.channels.values():
+            if channel.external and channel.peer is not None:
+                link, peer = channel.peer
+                link.send(peer, channel.closed_frame())
+        self._externals.clear()
+
+    def drop(self) -> None:
+        """Empty every inbox; what was in it stays counted as received, not delivered."""
+        for channel in self.channels.values():
+            channel.inbox.clear()
+
+    def close(self) -> None:
+        """Close every socket; nobody can open a channel any more."""
+        self._externals.clear()
+        for link in self.links.values():
+            link.close()
