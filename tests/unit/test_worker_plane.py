@@ -63,7 +63,7 @@ class Net:
         self.made: list[DataPlane] = []
         self.sockets: list[zmq.Socket[bytes]] = []
         self.both = self.plane("both")
-        self.bound = self.both.bind(endpoint)
+        self.bound = self.both.inbound.bind(endpoint)
 
     def plane(self, name: str, *, token: str = TOKEN, epoch: int = EPOCH) -> DataPlane:
         """Return the data plane of a node's only replica."""
@@ -82,10 +82,10 @@ class Net:
     def sender(self, name: str, **wrong: Any) -> DataPlane:
         """Return a plane of a source whose channels were opened."""
         plane = self.plane(name, **wrong)
-        plane.open(
+        plane.outbound.open(
             [c.number, self.bound[int(Priority.NORMAL)]]
             for c in self.plan.channels
-            if c.sender == plane.me
+            if c.sender == WorkerId(name)
         )
         return plane
 
@@ -121,12 +121,12 @@ class Net:
     def connected(self) -> tuple[DataPlane, DataPlane]:
         """Return both senders, welcomed."""
         a, b = self.sender("left"), self.sender("right")
-        self.until(lambda: a.welcomed and b.welcomed)
+        self.until(lambda: a.outbound.welcomed and b.outbound.welcomed)
         return a, b
 
     def received(self, edge: int) -> list[Any]:
         """Take everything an edge brought; return the values."""
-        (channel,) = (c for c in self.both.in_channels.values() if c.number == edge)
+        (channel,) = (c for c in self.both.inbound.channels.values() if c.number == edge)
         values: list[Any] = []
         while channel.inbox:
             batch = channel.inbox[0]
@@ -139,14 +139,14 @@ class Net:
 def sockets(plane: DataPlane) -> list[zmq.Socket[bytes]]:
     """Return every data socket of a plane."""
     return [
-        *(link.socket for link in plane._in_links.values()),
-        *(link.socket for link in plane._out_links.values()),
+        *(link.socket for link in plane.inbound.links.values()),
+        *(link.socket for link in plane.outbound.links.values()),
     ]
 
 
 def emit(plane: DataPlane, *values: Any) -> None:
     """Emit on the plane's only edge and flush."""
-    (edge,) = plane.out_edges
+    (edge,) = plane.outbound.edges
     for value in values:
         edge.lanes[0].push(CODEC.encode(value))
     plane.attend()
@@ -154,7 +154,7 @@ def emit(plane: DataPlane, *values: Any) -> None:
 
 def count(net: Net, number: int) -> int:
     """Return how many messages arrived on a channel."""
-    return net.both.in_channels[number].window.received
+    return net.both.inbound.channels[number].window.received
 
 
 @pytest.fixture(params=["inproc", "ipc", "tcp"])
@@ -184,12 +184,12 @@ def test_messages_arrive_in_order_and_credit_comes_back(net: Net) -> None:
     emit(b, "x")
     net.until(lambda: count(net, 0) == 4 and count(net, 1) == 1)
     assert a.gate.shut
-    assert a.blocked
-    assert a.unsent
+    assert a.outbound.blocked
+    assert a.outbound.unsent
     assert not b.gate.shut
     first = net.received(0)
-    net.both.grant(idle=True)
-    net.until(lambda: a.out_edges[0].windows[0].taken == 4)
+    net.both.inbound.grant(idle=True)
+    net.until(lambda: a.outbound.edges[0].windows[0].taken == 4)
     a.pump()
     net.until(lambda: count(net, 0) == 6)
     assert first + net.received(0) == [1, 2, 3, 4, 5, 6]
@@ -201,14 +201,14 @@ def test_the_end_of_every_sender_exhausts_the_receiver(net: Net) -> None:
     a, b = net.connected()
     emit(a, 1)
     a.end()
-    net.until(lambda: net.both.in_channels[0].end_at == 1)
-    seen = [net.both.exhausted]
+    net.until(lambda: net.both.inbound.channels[0].end_at == 1)
+    seen = [net.both.inbound.exhausted]
     b.end()
-    net.until(lambda: net.both.in_channels[1].end_at == 0)
-    seen.append(net.both.exhausted)  # a message still waits
+    net.until(lambda: net.both.inbound.channels[1].end_at == 0)
+    seen.append(net.both.inbound.exhausted)  # a message still waits
     assert net.received(0) == [1]
-    assert [*seen, net.both.exhausted] == [False, False, True]
-    assert net.both.fed
+    assert [*seen, net.both.inbound.exhausted] == [False, False, True]
+    assert net.both.inbound.fed
 
 
 @only_inproc
@@ -224,10 +224,10 @@ def test_a_hello_with_a_wrong_token_or_epoch_is_refused_with_the_reason(
 ) -> None:
     stale = net.sender("right", **wrong)
     net.until(lambda: net.violations["right"])
-    assert not stale.welcomed
+    assert not stale.outbound.welcomed
     assert reason in net.violations["right"][0]
-    assert "channel 1 to its receiver: refused" in net.violations["right"][0]
-    assert net.both.strangers == 1
+    assert "edge right.out->both.in, channel 1: refused" in net.violations["right"][0]
+    assert net.both.inbound.strangers == 1
     assert net.violations["both"] == []
 
 
@@ -275,7 +275,7 @@ def test_a_stranger_is_refused_counted_and_ignored_from_then_on(net: Net, garbag
     stranger.send(f.pack_hello(1, EPOCH, TOKEN))  # too late: banned
     emit(a, 1)
     net.until(lambda: count(net, 0) == 1)
-    assert net.both.strangers == 1
+    assert net.both.inbound.strangers == 1
     assert net.violations["both"] == []
     assert net.received(0) == [1]
 
@@ -284,14 +284,14 @@ def test_a_stranger_is_refused_counted_and_ignored_from_then_on(net: Net, garbag
 def test_a_message_of_several_frames_is_counted_and_dropped(net: Net) -> None:
     a, _ = net.connected()
     net.stranger().send_multipart([b"a", b"b"])
-    net.until(lambda: net.both.strangers == 1)
+    net.until(lambda: net.both.inbound.strangers == 1)
     emit(a, 1)
     net.until(lambda: count(net, 0) == 1)
 
 
 def raw(plane: DataPlane, frame: bytes) -> None:
     """Send any bytes on the plane's only channel."""
-    (link,) = plane._out_links.values()
+    (link,) = plane.outbound.links.values()
     link.send(frame)
 
 
@@ -342,7 +342,7 @@ def test_a_receiver_that_breaks_the_protocol_is_reported(
     net: Net, frame: bytes, expected: str
 ) -> None:
     net.connected()
-    link, peer = net.both.in_channels[0].peer
+    link, peer = net.both.inbound.channels[0].peer
     assert link.send(peer, frame)
     net.until(lambda: net.violations["left"])
     assert expected in net.violations["left"][0]
@@ -353,13 +353,12 @@ def test_reports_are_owed_until_an_idle_receiver_has_granted(net: Net) -> None:
     a, _ = net.connected()
     emit(a, 1)
     net.until(lambda: count(net, 0) == 1)
-    seen = [net.both.owing]
+    owing = [net.both.inbound.grant(idle=False)]
     net.received(0)
-    seen.append(net.both.owing)
-    net.both.grant(idle=False)  # a quarter of the window: not yet
-    seen.append(net.both.owing)
-    net.both.grant(idle=True)
-    assert [*seen, net.both.owing] == [False, True, True, False]
+    owing.append(net.both.inbound.grant(idle=False))  # a quarter of the window: not yet
+    owing.append(net.both.inbound.grant(idle=True))
+    owing.append(net.both.inbound.grant(idle=False))
+    assert owing == [False, True, False, False]
 
 
 @only_inproc
@@ -367,10 +366,10 @@ def test_inputs_that_were_dropped_stay_in_the_books(net: Net) -> None:
     a, _ = net.connected()
     emit(a, 1, 2)
     net.until(lambda: count(net, 0) == 2)
-    net.both.drop_inputs()
+    net.both.inbound.drop()
     (row, _) = net.both.stats(NodeStats()).ins
     assert (row.received, row.delivered) == (2, 0)
-    assert not net.both.in_channels[0].inbox
+    assert not net.both.inbound.channels[0].inbox
 
 
 @only_inproc
@@ -390,27 +389,27 @@ def outside(net: Net) -> DataPlane:
     handle = net.plane(EXTERNAL)
     number = net.plan.external_channel("both", "in", 0)
     edge = OutEdge(9, "run->both.in", [number], DEFAULT_CAPACITY, DEFAULT_MAX_BYTES, EPOCH)
-    handle.add_out_edge(edge, [[number, net.bound[int(Priority.NORMAL)]]])
+    handle.outbound.add(edge, [[number, net.bound[int(Priority.NORMAL)]]])
     return handle
 
 
 @only_inproc
 def test_the_outside_may_send_until_the_node_ends(net: Net) -> None:
     handle = outside(net)
-    net.until(lambda: handle.welcomed)
+    net.until(lambda: handle.outbound.welcomed)
     emit(handle, "hello")
     number = net.plan.external_channel("both", "in", 0)
-    net.until(lambda: number in net.both.in_channels and count(net, number) == 1)
+    net.until(lambda: number in net.both.inbound.channels and count(net, number) == 1)
     assert net.received(number) == ["hello"]
     net.both.end()
-    net.until(lambda: handle.out_edges[0].closed)
+    net.until(lambda: handle.outbound.edges[0].closed)
     assert net.violations[EXTERNAL] == []
 
 
 @only_inproc
 def test_an_outside_that_breaks_the_protocol_does_not_end_the_run(net: Net) -> None:
     handle = outside(net)
-    net.until(lambda: handle.welcomed)
+    net.until(lambda: handle.outbound.welcomed)
     raw(handle, b"?" * 60)
     net.until(lambda: net.violations[EXTERNAL])
     assert net.violations["both"] == []
@@ -421,7 +420,7 @@ def test_nobody_is_let_in_from_outside_after_the_end(net: Net) -> None:
     net.both.end()
     handle = outside(net)
     net.until(lambda: net.violations[EXTERNAL])
-    assert not handle.welcomed
+    assert not handle.outbound.welcomed
 
 
 # --- life -----------------------------------------------------------------------------------------
@@ -443,7 +442,7 @@ def test_a_receiver_listens_once_a_band() -> None:
         graph.plan(), WorkerId("both"), token=TOKEN, epoch=1, edge_key=graph.edge_key,
         on_violation=lambda text: None,
     )  # fmt: skip
-    bound = plane.bind(lambda: f"inproc://{secrets.token_hex(6)}")
+    bound = plane.inbound.bind(lambda: f"inproc://{secrets.token_hex(6)}")
     plane.close()
     close_context()
     assert set(bound) == {int(Priority.HIGH), int(Priority.LOW)}
