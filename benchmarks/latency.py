@@ -94,7 +94,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=4000, help="messages a round")
     parser.add_argument("--spin", action="store_true", help="wait by spinning, not by sleeping")
     asked = parser.parse_args()
-    print_table(rows(measure(asked.rounds, asked.count, asked.spin)))
+    measured = measure(asked.rounds, asked.count, asked.spin)
+    print_table(rows(measured))
+    print(measured.disturbance() or f"the machine was quiet; {measured.repeated} rounds repeated")
 
 
 if __name__ == "__main__":

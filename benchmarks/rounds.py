@@ -2,17 +2,29 @@
 
 The two sides alternate, so that a machine that slows down slows both, and each figure is
 the median of its rounds; the ratio of two medians is what to look at.
+
+A round during which other programs used more than `OTHERS_LIMIT` of the machine is measured
+again, whatever its result, on either side alike, `MAX_REPEATS` times for each round asked
+for. How often that happened, and what the rounds that count shared the machine with, is
+part of the result.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
+import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Comparison", "Ratio", "compare", "measure_parser", "print_table"]
+import psutil
+
+__all__ = ["Comparison", "Ratio", "compare", "measure_parser", "own_cpu_s", "print_table"]
+
+OTHERS_LIMIT = 0.05
+MAX_REPEATS = 4
 
 Measured = TypeVar("Measured")
 HEAD = ("what", "reference", "dflow", "ratio")
@@ -27,18 +39,34 @@ class Ratio:
     ratio: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Comparison(Generic[Measured]):
-    """All rounds of both sides, in the order they were run."""
+    """All rounds of both sides, in the order they were run.
 
-    reference: list[Measured]
-    dflow: list[Measured]
+    ``others``: for every round, the share of the machine's cores that other programs used.
+    ``repeated``: rounds thrown away because that was too much.
+    """
+
+    reference: list[Measured] = field(default_factory=list)
+    dflow: list[Measured] = field(default_factory=list)
+    others: list[float] = field(default_factory=list)
+    repeated: int = 0
 
     def ratio(self, figure: Callable[[Measured], float]) -> Ratio:
         """Return the medians of ``figure`` and their ratio."""
         reference = median(figure(one) for one in self.reference)
         dflow = median(figure(one) for one in self.dflow)
         return Ratio(reference, dflow, dflow / reference)
+
+    def disturbance(self) -> str | None:
+        """Return a warning if rounds that count were disturbed, or None."""
+        worst = max(self.others)
+        if worst <= OTHERS_LIMIT:
+            return None
+        return (
+            f"other programs used up to {worst:.0%} of the machine during rounds that count;"
+            " measure again on a quiet one"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -49,12 +77,38 @@ def compare(
     rounds: int, reference: Callable[[], Measured], dflow: Callable[[], Measured]
 ) -> Comparison[Measured]:
     """Run both sides in turn, ``rounds`` times; who begins changes from round to round."""
-    found: Comparison[Measured] = Comparison([], [])
+    found: Comparison[Measured] = Comparison()
     for number in range(rounds):
         sides = [(found.reference, reference), (found.dflow, dflow)]
         for results, run in sides if number % 2 == 0 else reversed(sides):
-            results.append(run())
+            measured, others = _watched(run)
+            while others > OTHERS_LIMIT and found.repeated < MAX_REPEATS * rounds:
+                found.repeated += 1
+                measured, others = _watched(run)
+            results.append(measured)
+            found.others.append(others)
     return found
+
+
+def _watched(run: Callable[[], Measured]) -> tuple[Measured, float]:
+    """Return what ``run`` returns, and the share of all cores that others used meanwhile."""
+    all_before, own_before, began = _all_cpu_s(), own_cpu_s(), time.monotonic()
+    measured = run()
+    wall_s = time.monotonic() - began
+    others_s = (_all_cpu_s() - all_before) - (own_cpu_s() - own_before)
+    return measured, max(0.0, others_s) / (wall_s * (psutil.cpu_count() or 1))
+
+
+def _all_cpu_s() -> float:
+    """Return the seconds all programs have used, and those the hypervisor took away."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system + getattr(times, "steal", 0.0))
+
+
+def own_cpu_s() -> float:
+    """Return the CPU seconds of this process and of its children that have ended."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def measure_parser(doc: str | None) -> argparse.ArgumentParser:

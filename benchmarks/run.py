@@ -85,6 +85,9 @@ def main() -> int:
         "startup": asdict(begun),
     }
     asked.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for warning in (flow.disturbance(), paced.disturbance()):
+        if warning:
+            print(f"warning: {warning}", file=sys.stderr)
     for sentence in missed(figures):
         print(f"missed: {sentence}", file=sys.stderr)
     return 1 if asked.check and missed(figures) else 0

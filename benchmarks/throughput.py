@@ -10,7 +10,6 @@ processes of a round burnt for a message, starting up included.
 from __future__ import annotations
 
 import json
-import resource
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import reference, workload
-from benchmarks.rounds import Comparison, compare, measure_parser, print_table
+from benchmarks.rounds import Comparison, compare, measure_parser, own_cpu_s, print_table
 from dflow import Graph, Input, Node, edge, node, source
 
 __all__ = ["measure", "rows"]
@@ -56,13 +55,12 @@ def one_round(run: Callable[[int, str], None], count: int) -> Throughput:
     """Run one side once and verify what the sink got."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "result.json")
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        before_s = own_cpu_s()
         run(count, str(result))
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu_s = own_cpu_s() - before_s
         got = json.loads(result.read_text(encoding="utf-8"))
     if got["count"] != count or got["id_sum"] != count * (count - 1) // 2:
         raise RuntimeError(f"expected {count} messages, each once, got {got}")
-    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Throughput(count / got["seconds"], cpu_s / count * 1e6)
 
 
@@ -91,7 +89,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1_000_000, help="messages a round")
     parser.add_argument("--capacity", type=int, help="of dflow's edges (default: dflow's own)")
     asked = parser.parse_args()
-    print_table(rows(measure(asked.rounds, asked.count, asked.capacity)))
+    measured = measure(asked.rounds, asked.count, asked.capacity)
+    print_table(rows(measured))
+    print(measured.disturbance() or f"the machine was quiet; {measured.repeated} rounds repeated")
 
 
 if __name__ == "__main__":
