@@ -102,6 +102,7 @@ class Run:
         self._agent_gone: AgentGone | None = None
         self._interrupted = False
         self._failure: RunError | None = None
+        self._told = False
         token = secrets.token_urlsafe(24)
         self._handle: Handle | None = None
         self._launched: Launched = launch(
@@ -132,8 +133,7 @@ class Run:
             self._agent_gone = event
             self._gone.set()
             if self._handle is not None:
-                with self._handle.changed:
-                    self._handle.changed.notify_all()
+                self._handle.over()
 
     def _await_start(self) -> None:
         handle = self._handle
@@ -178,6 +178,7 @@ class Run:
 
         The output must be named in ``start(results=...)``; with only one, ``port`` is not
         needed. The edge is bounded like any other: who does not read slows the graph down.
+        It ends early if the run fails; `wait`, or leaving the ``with`` block, raises why.
         """
         assert self._handle is not None
         declared = [e.input for e in self._plan.edges if e.receiver == "run"]
@@ -273,6 +274,7 @@ class Run:
             kind = _FAILURES.get(report.error_kind or "", RunError)
             self._failure = kind(report.error or report.outcome)
         self._failure.report = report
+        self._told = True
         return self._failure
 
     def __enter__(self) -> Self:
@@ -287,6 +289,8 @@ class Run:
         assert self._handle is not None
         if self._gone.is_set():
             self._end()
+            if kind is None and not self._told:
+                self.wait()  # raises what went wrong meanwhile
             return
         self._handle.discard_results()
         if kind is None:

@@ -56,6 +56,7 @@ class Handle:
         self.report: RunReport | None = None
         self.last_status: RunStatus | None = None  # at most half a second old; for last words
         self.ended = False
+        self._over = False
         self._plan = plan
         self._options = options
         self._token = token
@@ -112,7 +113,7 @@ class Handle:
     def _ask(self, make: Callable[[int], c.Control], timeout_s: float) -> Any:
         future: Future[Any] = Future()
         with self.plane.lock:
-            if self.ended:
+            if self._over:
                 raise NodeEnded("the run has ended; its report is in run.report")
             self._request += 1
             number = self._request
@@ -135,9 +136,9 @@ class Handle:
             lane = edge.lane_for(value, self._codec.encode)
         with self.changed:
             ready = self.changed.wait_for(
-                lambda: not lane.full or edge.closed or self.ended, timeout_s
+                lambda: not lane.full or edge.closed or self._over, timeout_s
             )
-            if edge.closed or self.ended or self._drain is not None:
+            if edge.closed or self._over or self._drain is not None:
                 raise NodeEnded(f"{node}.{port}: the node has ended or the run is draining")
             if not ready:
                 raise TimeoutError(
@@ -189,7 +190,7 @@ class Handle:
                     lambda: (
                         any(ch.inbox for ch in channels)
                         or all(ch.exhausted for ch in channels)
-                        or self.ended
+                        or self._over
                     )
                 )
                 values = self._take(channels)
@@ -213,11 +214,19 @@ class Handle:
         self._discard = True
         self.plane.wakeup.set()
 
+    def over(self) -> None:
+        """Let go whoever waits here: no process of the run is left to answer."""
+        with self.changed:
+            self._over = True
+            for future in self._requests.values():
+                future.set_exception(NodeEnded("the run has ended"))
+            self._requests.clear()
+            self.changed.notify_all()
+
     def close(self) -> None:
         """End the thread; called when no process of the run is left."""
-        with self.changed:
-            self.ended = True
-            self.changed.notify_all()
+        self.over()
+        self.ended = True
         self.plane.wakeup.set()
         self._thread.join()
 
@@ -240,10 +249,6 @@ class Handle:
                 while self._outbox:
                     self._dealer.send(c.encode(self._outbox.popleft()))
         finally:
-            with self.changed:
-                for future in self._requests.values():
-                    future.set_exception(NodeEnded("the run has ended"))
-                self._requests.clear()
             self._dealer.close(linger=0)
             plane.close()
 

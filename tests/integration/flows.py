@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ __all__ = [
     "ended_by",
     "endless",
     "keep",
+    "python",
     "run_checked",
-    "script",
     "swallow",
     "write_line",
 ]  # fmt: skip
@@ -123,14 +124,20 @@ def ended_by(error: RunError) -> RunReport:
     return report
 
 
-def script(path: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """Start a Python script (or ``-c``, ``-m`` …) as a user would; its output is captured."""
+@contextmanager
+def python(*arguments: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Start ``python script.py`` (or ``-c``, ``-m`` …) as a user would; its output is captured."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(
-        [sys.executable, str(path), *arguments],
+    with subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
         **options,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from tests.integration.flows import (
     ended_by,
     endless,
     keep,
-    script,
+    python,
     swallow,
     write_line,
 )
@@ -313,34 +314,35 @@ if __name__ == "__main__":
 """
 
 
-def start_script(tmp_path: Path, mode: str) -> subprocess.Popen[str]:
+@contextmanager
+def signalled_script(tmp_path: Path, mode: str) -> Iterator[subprocess.Popen[str]]:
     path = tmp_path / "signals.py"
     path.write_text(SCRIPT)
-    process = script(path, str(tmp_path), mode)
-    eventually((tmp_path / "running").exists, within_s=20)
-    return process
+    with python(path, tmp_path, mode) as process:
+        eventually((tmp_path / "running").exists, within_s=20)
+        yield process
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_or_sigterm_drains_and_the_script_goes_on(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    process = start_script(tmp_path, "free")
-    process.send_signal(number)
-    out, err = process.communicate(timeout=20)
+    with signalled_script(tmp_path, "free") as process:
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
     assert out == "balances drained\n"
     assert "Traceback" not in err
     assert process.returncode == 0
 
 
 def test_ctrl_c_twice_stops_now_with_a_keyboard_interrupt(tmp_path: Path) -> None:
-    process = start_script(tmp_path, "stuck")
-    process.send_signal(signal.SIGINT)
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(0.3)  # it drains, and the handler is stuck
-    began = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    with signalled_script(tmp_path, "stuck") as process:
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)  # it drains, and the handler is stuck
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
     assert time.monotonic() - began < 6
     assert process.returncode == -signal.SIGINT
     assert "KeyboardInterrupt" in err
