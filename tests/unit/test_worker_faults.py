@@ -72,3 +72,11 @@ def test_rare_errors_are_all_logged(gap: int) -> None:
     error = ValueError("x")
     lines = [log.line(error, "source", n * gap) for n in range(20)]
     assert all(line is not None and "more since" not in line for line in lines)
+
+
+def test_errors_nobody_has_read_of_are_mentioned_at_the_end() -> None:
+    log = ErrorLog()
+    for now in range(9):
+        log.line(ValueError("x"), "handler", now)
+    assert log.last_word() == "4 more errors were skipped without a line of their own"
+    assert log.last_word() is None
