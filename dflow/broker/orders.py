@@ -70,6 +70,7 @@ def barrier(phase: Phase, roll: Participants, *, managed: bool) -> RunEvent | No
     """
     if phase is Phase.LEAVING:
         awaited = managed and any(p.step is not Step.GONE for p in roll.workers)
+        awaited = awaited or roll.handle_is_late
         return None if awaited else RunEvent.ALL_GONE
     if phase not in _BARRIERS:
         return None

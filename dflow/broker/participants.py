@@ -142,6 +142,27 @@ class Participants:
         self._by_key[key] = found
         return found
 
+    def admit_late(self, key: bytes, hello: Hello) -> bool:
+        """Let the handle in although the run is ending: it must still hear how it ended."""
+        handle = self.handle
+        good = hmac.compare_digest(hello.token.encode(), self._token.encode())
+        if not good or hello.role != Role.HANDLE.value or not self.handle_is_late:
+            return False
+        if handle is not None:
+            handle.key = key
+            self._by_key[key] = handle
+        return True
+
+    @property
+    def handle_is_late(self) -> bool:
+        """Whether a handle takes part, has not joined yet, and may still do so."""
+        return self.handle is not None and self.handle.key is None and not self.handle.exited
+
+    def forget_late_handle(self) -> None:
+        """Wait no longer for a handle that has not joined."""
+        if self.handle is not None and self.handle_is_late:
+            self.handle.exited = True
+
     def vacate(self, p: Participant) -> None:
         """Forget who took this place, so that another may; legal before anybody is linked."""
         p.move(Move.VACATE)

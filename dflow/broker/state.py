@@ -65,6 +65,7 @@ _MOST_COMPLAINTS = 1000
 _STARTUP = frozenset({Phase.WAITING, Phase.BINDING, Phase.LINKING, Phase.STARTING})
 _LIVE = _STARTUP | {Phase.RUNNING, Phase.DRAINING}
 _OVER = frozenset({Phase.LEAVING, Phase.FINISHED})
+_ENDING = frozenset({Phase.ABORTING, Phase.LEAVING})
 
 _SAID: dict[type[c.Control], Move] = {
     c.Bound: Move.BOUND,
@@ -201,6 +202,10 @@ class CoordinatorState:
     def _hello(self, key: bytes, hello: c.Hello, known: Participant | None) -> None:
         if known is not None:
             self._complain("unexpected", key, f"{known.worker}: expected one Hello, got another")
+            return
+        if self.phase in _ENDING and self._roll.admit_late(key, hello):
+            if self.report is not None:
+                self._do(Send(key, c.Finished(self.report.to_dict())))
             return
         if self.phase is not Phase.WAITING:
             found: Participant | str = f"the run is {self.phase.value}; nobody can join any more"
@@ -471,6 +476,7 @@ class CoordinatorState:
             self._fail(Cause("drain_timeout", "drain_timeout", text, busy=busy), RunEvent.ABORT)
         else:
             self._deadline = self._now + GRACE_S
+            self._roll.forget_late_handle()
             for p in self._roll:
                 self._todo += orders.end(p, managed=self._managed, leaving=self.phase in _OVER)
 

@@ -79,7 +79,7 @@ class Handle:
         self._request = 0
         self._sends: dict[tuple[str, str], OutEdge] = {}
         self._opening: deque[tuple[OutEdge, Any]] = deque()
-        self._drain: c.DrainRequest | None = None
+        self._drain_by_ns: int | None = None
         self._drain_sent = False
         self._drained = False
         self._discard = False
@@ -97,8 +97,9 @@ class Handle:
         self.plane.wakeup.set()
 
     def request_drain(self, timeout_s: float) -> None:
-        """Ask for a drain once everything sent from here is handled."""
-        self._drain = c.DrainRequest(timeout_s)
+        """Ask for a drain once everything sent from here is handled, or the time is over."""
+        by_ns = monotonic_ns() + int(timeout_s * 1e9)
+        self._drain_by_ns = by_ns if self._drain_by_ns is None else min(by_ns, self._drain_by_ns)
         self.plane.wakeup.set()
 
     def request_abort(self, reason: str) -> None:
@@ -138,7 +139,7 @@ class Handle:
             ready = self.changed.wait_for(
                 lambda: not lane.full or edge.closed or self._over, timeout_s
             )
-            if edge.closed or self._over or self._drain is not None:
+            if edge.closed or self._over or self._drain_by_ns is not None:
                 raise NodeEnded(f"{node}.{port}: the node has ended or the run is draining")
             if not ready:
                 raise TimeoutError(
@@ -271,9 +272,11 @@ class Handle:
         if self._ran and not self._drained and plane.inbound.fed and plane.inbound.exhausted:
             self._drained = True
             self._outbox.append(c.Drained())
-        if self._drain is not None and not self._drain_sent and self._settled():
-            self._outbox.append(self._drain)
-            self._drain_sent = True
+        if self._drain_by_ns is not None and not self._drain_sent:
+            left_ns = max(0, self._drain_by_ns - monotonic_ns())
+            if self._settled() or not left_ns:
+                self._outbox.append(c.DrainRequest(left_ns / 1e9))
+                self._drain_sent = True
         return owing
 
     def _settled(self) -> bool:

@@ -8,9 +8,11 @@ credit has run out, lets the data plane look at the wire.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dflow.errors import PortError
+from dflow.flow.batch import Lane
 from dflow.flow.out_edge import OutEdge
 from dflow.graph.checking import checker
 from dflow.message import Headers
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from dflow.graph.node import Node
     from dflow.worker.plane import DataPlane
 
-__all__ = ["Context", "Metrics", "Unconsumed", "make_emitters"]
+__all__ = ["Context", "Direct", "Emitters", "Metrics", "make_emitters"]
 
 Emit = Callable[[Any], None]
 
@@ -99,28 +101,47 @@ class Unconsumed:
         self.count += 1
 
 
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """What the dispatcher's own loops need to emit on a lane without calling ``emit``."""
+
+    lane: Lane
+    encode: Callable[[Any], bytes]
+    attend: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Emitters:
+    """How one replica emits: ``by_port``; ``direct`` where a port has one unkeyed edge."""
+
+    by_port: dict[str, Emit]
+    direct: dict[str, Direct]
+    unconsumed: list[Unconsumed]
+
+
 def make_emitters(
     node: Node, plane: DataPlane, encode: Callable[[Any], bytes], *, check_types: bool = False
-) -> tuple[dict[str, Emit], list[Unconsumed]]:
-    """Return an emit function for each output of ``node``, and those that lead nowhere.
+) -> Emitters:
+    """Return how ``node`` emits on each of its outputs.
 
     With ``check_types`` each value is checked against its port's annotation first.
     """
-    found: dict[str, Emit] = {}
-    unconsumed: list[Unconsumed] = []
+    found = Emitters({}, {}, [])
     for port, output in node.outputs.items():
         check = checker(output.type, f"{node.name}.{port}") if check_types else None
         edges = [e for e in plane.outbound.edges if plane.plan.edges[e.index].output == port]
         if not edges:
-            unconsumed.append(Unconsumed())
-            found[port] = unconsumed[-1]
+            found.unconsumed.append(Unconsumed())
+            emit: Emit = found.unconsumed[-1]
         elif len(edges) == 1 and edges[0].key is None:
-            found[port] = _emit_to_one_lane(edges[0], plane.attend, encode)
+            direct = Direct(edges[0].lanes[0], encode, plane.attend)
+            emit = _emit_to_lane(direct)
+            if check is None:
+                found.direct[port] = direct
         else:
-            found[port] = _emit_to_edges(edges, plane.attend, encode)
-        if check is not None:
-            found[port] = _checked(check, found[port])
-    return found, unconsumed
+            emit = _emit_to_edges(edges, plane.attend, encode)
+        found.by_port[port] = emit if check is None else _checked(check, emit)
+    return found
 
 
 def _checked(check: Callable[[Any], None], emit: Emit) -> Emit:
@@ -131,10 +152,8 @@ def _checked(check: Callable[[Any], None], emit: Emit) -> Emit:
     return checked
 
 
-def _emit_to_one_lane(
-    edge: OutEdge, attend: Callable[[], None], encode: Callable[[Any], bytes]
-) -> Emit:
-    (lane,) = edge.lanes
+def _emit_to_lane(direct: Direct) -> Emit:
+    lane, encode, attend = direct.lane, direct.encode, direct.attend
     pending = lane.pending
     append = pending.append
 

@@ -8,20 +8,22 @@ thread wants the wire looked at.
 
 from __future__ import annotations
 
-import types
 from collections import deque
 from collections.abc import Callable, Iterator
+from operator import length_hint
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from dflow.clock import monotonic_ns
-from dflow.errors import DecodeError, EncodeError
+from dflow.errors import DecodeError
 from dflow.flow.in_edge import InChannel
+from dflow.worker.emitting import ALL, ReturnedGenerator, emit_directly, emit_each
 from dflow.worker.faults import Interrupted
 
 if TYPE_CHECKING:
     from dflow.graph.node import Handler
     from dflow.wire.codec import Codec
-    from dflow.worker.context import Context, Emit
+    from dflow.worker.context import Context, Direct, Emit
     from dflow.worker.plane import Gate
 
 __all__ = ["TURN_NS", "Dispatcher", "Turns"]
@@ -69,7 +71,7 @@ class Dispatcher:
     """
 
     __slots__ = (
-        "_codec", "_ctx", "_emit", "_gate", "_handlers", "_on_error", "_turns",
+        "_codec", "_ctx", "_direct", "_emit", "_gate", "_handlers", "_on_error", "_turns",
         "errors", "handled", "other_ns", "paused",
     )  # fmt: skip
 
@@ -81,9 +83,11 @@ class Dispatcher:
         gate: Gate,
         ctx: Context,
         on_error: OnError,
+        direct: Direct | None = None,
     ) -> None:
         self._handlers = handlers
         self._emit = emit
+        self._direct = direct
         self._codec = codec
         self._gate = gate
         self._ctx = ctx
@@ -145,26 +149,19 @@ class Dispatcher:
         return batch.values[batch.position : batch.position + most]
 
     def _calls(self, call: Callable[[Any], Any], values: list[Any], channel: InChannel) -> int:
-        emit = self._emit
-        gate = self._gate
-        used = 0
-        result = None
+        each = iter(values)
         try:
-            for value in values:
-                used += 1
-                result = call(value)
-                if result is not None:
-                    emit(result)
-                if gate.shut:
-                    break
+            if self._direct is not None:
+                emit_directly(self._direct, map(call, each), self._gate, len(values))
+            else:
+                emit_each(self._emit, map(call, each), self._gate, len(values))
         except Interrupted:
             pass
+        except ReturnedGenerator as returned:
+            self.drain(returned.values, channel)
         except Exception as error:  # noqa: BLE001  # user code may raise anything
-            if isinstance(error, EncodeError) and isinstance(result, types.GeneratorType):
-                self.drain(result, channel)  # a plain function returned a generator object
-            else:
-                self._failed(error, "handler")
-        return used
+            self._failed(error, "handler")
+        return len(values) - length_hint(each)
 
     def _generators(self, call: Callable[[Any], Any], values: list[Any], channel: InChannel) -> int:
         used = 0
@@ -200,19 +197,18 @@ class Dispatcher:
 
     def _pull(self, results: Iterator[Any]) -> bool:
         """Emit what ``results`` yields until the gate shuts; return whether that was all."""
-        emit = self._emit
-        gate = self._gate
-        try:
-            for result in results:
-                if result is not None:
-                    emit(result)
-                if gate.shut:
-                    return False
-        except Interrupted:
-            pass
-        except Exception as error:  # noqa: BLE001  # user code may raise anything
-            self._failed(error, "handler")
-        return True
+        while True:
+            try:
+                if self._direct is not None:
+                    return emit_directly(self._direct, results, self._gate, ALL)[1]
+                return emit_each(self._emit, results, self._gate, ALL)[1]
+            except Interrupted:
+                return True
+            except Exception as error:  # noqa: BLE001  # user code may raise anything
+                self._failed(error, "handler")
+                if not isinstance(results, GeneratorType):
+                    return True
+                # only that value is lost; if the generator itself raised, it has no next one
 
     def _failed(self, error: BaseException, where: str) -> None:
         self.errors += 1

@@ -8,13 +8,16 @@ thread, which flushes what a generator left behind before it blocked.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from dflow.clock import monotonic_ns
 from dflow.worker.dispatch import OnError, Turns
+from dflow.worker.emitting import emit_directly, emit_each
 from dflow.worker.faults import Interrupted
 
 if TYPE_CHECKING:
+    from dflow.worker.context import Direct
     from dflow.worker.plane import Gate
 
 __all__ = ["SyncSource"]
@@ -23,7 +26,16 @@ __all__ = ["SyncSource"]
 class SyncSource:
     """Drives an iterator; ``exhausted`` once it ended, failed, or was closed."""
 
-    __slots__ = ("_emit", "_gate", "_on_error", "_turns", "_values", "errors", "exhausted")
+    __slots__ = (
+        "_direct",
+        "_emit",
+        "_gate",
+        "_on_error",
+        "_turns",
+        "_values",
+        "errors",
+        "exhausted",
+    )
 
     def __init__(
         self,
@@ -31,9 +43,11 @@ class SyncSource:
         emit: Callable[[Any], None],
         gate: Gate,
         on_error: OnError,
+        direct: Direct | None = None,
     ) -> None:
         self._values = values
         self._emit = emit
+        self._direct = direct
         self._gate = gate
         self._on_error = on_error
         self._turns = Turns()
@@ -52,26 +66,22 @@ class SyncSource:
 
     def turn(self) -> None:
         """Pull and emit values for about one turn."""
-        emit = self._emit
-        gate = self._gate
-        left = size = self._turns.size
+        size = self._turns.size
+        pulled = 0
         began = monotonic_ns()
         try:
-            for value in self._values:
-                if value is not None:
-                    emit(value)
-                left -= 1
-                if gate.shut or left <= 0:
-                    break
+            if self._direct is not None:
+                pulled, self.exhausted = emit_directly(self._direct, self._values, self._gate, size)
             else:
-                self.exhausted = True
+                pulled, self.exhausted = emit_each(self._emit, self._values, self._gate, size)
         except Interrupted:
             self.exhausted = True
         except Exception as error:  # noqa: BLE001  # user code may raise anything
+            # of a generator only that value is lost; if it raised itself, it has no next one
             self.errors += 1
-            self.exhausted = True  # a generator that raised is over
+            self.exhausted = not isinstance(self._values, GeneratorType)
             self._on_error(error, "source")
-        self._turns.measured(size - left, monotonic_ns() - began)
+        self._turns.measured(pulled, monotonic_ns() - began)
 
     def close(self) -> None:
         """End the source: its ``finally`` blocks run."""

@@ -8,7 +8,7 @@ gives it up only around user code.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, Callable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -57,15 +57,18 @@ class Work:
         self._ticks = 0
         self._next_tick: float | None = None
         self._closing = False
-        self._emitters, self._unconsumed = make_emitters(
-            node, plane, codec.encode, check_types=check_types
-        )
+        emitters = make_emitters(node, plane, codec.encode, check_types=check_types)
+        self._emitters = emitters.by_port
+        self._unconsumed = emitters.unconsumed
         ctx.attach(self._emitters)
         node.attach(self._emitters)
-        self._emit = self._emitters.get("out") or self._result_emitter(list(node.outputs))
+        outputs = list(node.outputs)
+        port = "out" if "out" in outputs or len(outputs) != 1 else outputs[0]
+        self._emit = self._emitters.get(port) or self._refuse_results(outputs)
+        self._direct = emitters.direct.get(port)
         self._handlers = {port: node.bind(port, ctx) for port in node.inputs}
         self.dispatch = Dispatcher(
-            self._handlers, self._emit, codec, plane.gate, ctx, self._on_error
+            self._handlers, self._emit, codec, plane.gate, ctx, self._on_error, self._direct
         )
         self.tasks: AsyncRunner | None = None
         self._source: SyncSource | AsyncSource | None = None
@@ -73,10 +76,8 @@ class Work:
         if any(handler.is_async for handler in self._handlers.values()):
             self._need_tasks()
 
-    def _result_emitter(self, outputs: list[str]) -> Callable[[Any], None]:
-        """Return what is done with returned and yielded values."""
-        if len(outputs) == 1:
-            return self._emitters[outputs[0]]
+    def _refuse_results(self, outputs: list[str]) -> Callable[[Any], None]:
+        """Return what is done with returned and yielded values when no output is theirs."""
         name = self._ctx.node
 
         def emit(value: Any) -> None:
@@ -176,17 +177,19 @@ class Work:
                 self._source.turn()
 
     def _open_source(self) -> SyncSource | AsyncSource:
-        gate = self._plane.gate
         try:
             with self._user_code():
                 values = self._node.bind_source(self._ctx)()
                 if not isinstance(values, AsyncIterable):
-                    return SyncSource(iter(values or ()), self._emit, gate, self._on_error)
+                    return self._sync_source(values or ())
         except Exception as error:  # noqa: BLE001  # user code may raise anything
             self._hook_errors += 1
             self._on_error(error, "source")
-            return SyncSource(iter(()), self._emit, gate, self._on_error)
-        return AsyncSource(aiter(values), self._need_tasks(), gate, self._on_error)
+            return self._sync_source(())
+        return AsyncSource(aiter(values), self._need_tasks(), self._plane.gate, self._on_error)
+
+    def _sync_source(self, values: Iterable[Any]) -> SyncSource:
+        return SyncSource(iter(values), self._emit, self._plane.gate, self._on_error, self._direct)
 
     def _take(self, *, only_control: bool) -> None:
         ready = self._plane.inbound.ready
@@ -214,7 +217,7 @@ class Work:
             with self._user_code():
                 self._source.close()
         elif self._pulse.is_source:
-            self._source = SyncSource(iter(()), self._emit, self._plane.gate, self._on_error)
+            self._source = self._sync_source(())
             self._source.exhausted = True
 
     def stop(self) -> None:

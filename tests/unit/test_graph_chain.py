@@ -9,6 +9,7 @@ import pytest
 from dflow.errors import GraphError, OptionError, PortError
 from dflow.graph import Graph, edge
 from dflow.message import Priority
+from dflow.options import DEFAULT_CAPACITY
 from tests.unit.graph_nodes import Camera, Detector, check, keep, numbers, show, square
 
 
@@ -51,7 +52,7 @@ def test_branches_in_a_list_go_on_from_their_ends() -> None:
 
 def test_edge_options_apply_to_the_connections_they_stand_before() -> None:
     graph = Graph("g", numbers() >> edge(capacity=1) >> [show(), keep()], numbers() >> show())
-    assert [c.options.capacity for c in graph.connections] == [1, 1, 1024]
+    assert [c.options.capacity for c in graph.connections] == [1, 1, DEFAULT_CAPACITY]
     merged = Graph("g", [numbers(), numbers()] >> edge(priority=Priority.HIGH) >> keep())
     assert [c.options.priority for c in merged.connections] == [Priority.HIGH] * 2
 

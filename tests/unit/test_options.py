@@ -154,5 +154,5 @@ def test_an_unknown_option_is_answered_with_a_near_one(
 
 
 def test_edges_are_bounded_by_default() -> None:
-    assert (EdgeOptions().capacity, EdgeOptions().max_bytes) == (1024, 64 * 2**20)
-    assert (DEFAULT_CAPACITY, DEFAULT_MAX_BYTES) == (1024, 64 * 2**20)
+    assert (EdgeOptions().capacity, EdgeOptions().max_bytes) == (2048, 64 * 2**20)
+    assert (DEFAULT_CAPACITY, DEFAULT_MAX_BYTES) == (2048, 64 * 2**20)
