@@ -203,6 +203,7 @@ def stage() -> Iterator[Callable[..., Stage]]:
         return made[-1]
 
     yield make
+    GO_ON.set()
     for one in made:
         one.close()
     close_context()
@@ -231,7 +232,7 @@ def burst() -> Iterator[int]:
     """Yield two values, then block."""
     yield 1
     yield 2
-    GO_ON.wait(PATIENCE_S)
+    GO_ON.wait()
 
 
 class Slow(Node):
@@ -243,7 +244,7 @@ class Slow(Node):
     def handle(self, x: int) -> None:
         """Block until the test says so."""
         BUSY.set()
-        GO_ON.wait(PATIENCE_S)
+        GO_ON.wait()
 
     def on_stop(self) -> None:
         """Tell that it was called."""
