@@ -13,11 +13,9 @@ import zmq
 
 from dflow.errors import ProtocolError
 from dflow.transport.endpoint import bind_router, context, is_tcp
+from dflow.wire.frames import MAX_FRAME_BYTES
 
-__all__ = ["MAX_FRAME_BYTES", "InLink", "OutLink"]
-
-MAX_FRAME_BYTES = 1 << 30
-"""Largest frame either side accepts; libzmq drops the connection of who sends more."""
+__all__ = ["InLink", "OutLink"]
 
 _NOWAIT = zmq.NOBLOCK
 _COPY_BELOW = 64 * 1024

@@ -23,6 +23,7 @@ import msgpack
 from dflow.errors import DecodeError, EncodeError
 from dflow.wire.arrays import numpy_writer, read_array, read_scalar
 from dflow.wire.careful import CarefulPacker, describe_unsendable
+from dflow.wire.frames import MAX_MESSAGE_BYTES
 from dflow.wire.types import ClassCodec, class_codec, registered
 from dflow.wire.unpack import make_unpackers, require_whole
 from dflow.wire.values import ARRAY, LEAVES, MARK_BYTE, READERS, SCALAR, TUPLE, WRITERS
@@ -145,6 +146,11 @@ class Codec:
             if len(data) > _KEPT_BUFFER:
                 nonlocal pack
                 pack = new_packer().pack  # the old one would keep a buffer of this size
+                if len(data) > MAX_MESSAGE_BYTES:
+                    raise EncodeError(
+                        f"payload: expected at most {MAX_MESSAGE_BYTES:,} bytes encoded, "
+                        f"got {len(data):,}; send it in parts"
+                    )
             if (_BIN8 in data or _BIN16 in data or _BIN32 in data) and holds_bytearray(value):
                 return careful(value)
             return data

@@ -37,6 +37,8 @@ __all__ = [
     "END",
     "HEADER_BYTES",
     "HELLO",
+    "MAX_FRAME_BYTES",
+    "MAX_MESSAGE_BYTES",
     "MAX_TEXT_BYTES",
     "REFUSED",
     "VERSION",
@@ -65,6 +67,10 @@ KIND_NAMES = {
     REFUSED: "REFUSED",
 }
 MAX_TEXT_BYTES = 4096
+MAX_FRAME_BYTES = 1 << 30
+"""Largest frame either side accepts; libzmq drops the connection of who sends more."""
+MAX_MESSAGE_BYTES = MAX_FRAME_BYTES - 1024
+"""Largest encoded message; checked where it is encoded, since what is too large vanishes."""
 
 # Magic, version, kind and flags are one constant for each kind: fewer fields to pack.
 _HEADER = Struct("<6sIIIQQ")

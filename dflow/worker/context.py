@@ -54,11 +54,14 @@ class Context:
     ``node``, ``replica``, ``run_id`` name the place; ``log`` is a loguru logger with the
     three bound; ``metrics`` are the node's own numbers; ``headers`` describe the batch the
     message at hand came in (None in a source or a hook); ``stopping`` turns true when the
-    node was asked to drain, so that a long-running source can end by itself.
+    run was asked to drain, so that a long-running source can end by itself.
     """
 
     __dflow_context__: ClassVar[bool] = True
-    __slots__ = ("_emitters", "headers", "log", "metrics", "node", "replica", "run_id", "stopping")
+    __slots__ = (
+        "_emitters", "_stopping", "headers", "log", "metrics", "node", "replica", "run_id",
+        "watched",
+    )  # fmt: skip
 
     def __init__(self, node: str, replica: int, run_id: str, log: Logger) -> None:
         self.node = node
@@ -67,8 +70,23 @@ class Context:
         self.log = log
         self.metrics = Metrics()
         self.headers: Headers | None = None
-        self.stopping = False
+        self.watched = False
+        self._stopping = False
         self._emitters: dict[str, Emit] = {}
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run was asked to drain.
+
+        A source that has looked at this ends by itself, until the drain deadline; any other is
+        closed at its next ``yield``, or interrupted if it blocks.
+        """
+        self.watched = True
+        return self._stopping
+
+    def stop(self) -> None:
+        """Make `stopping` true; dflow calls this, from any thread."""
+        self._stopping = True
 
     def attach(self, emitters: dict[str, Emit]) -> None:
         """Connect `emit` to the outputs; dflow calls this once, before `on_start`."""

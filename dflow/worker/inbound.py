@@ -32,8 +32,8 @@ class Inbound:
     """
 
     __slots__ = (
-        "_banned", "_epoch", "_externals", "_on_violation", "_open", "_plan", "_poller", "_token",
-        "channels", "fed", "links", "ready", "strangers",
+        "_banned", "_ended", "_epoch", "_externals", "_on_violation", "_open", "_plan",
+        "_poller", "_token", "channels", "fed", "links", "ready", "strangers",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +52,7 @@ class Inbound:
         self._epoch = epoch
         self._on_violation = on_violation
         self._banned: set[bytes] = set()
+        self._ended = False
         self.links: dict[int, InLink] = {}
         self.ready = ReadyQueue()
         self.strangers = 0
@@ -148,7 +149,9 @@ class Inbound:
         if channel is None or channel.peer is not None:
             raise ProtocolError(f"channel {frame.channel} is not open to this peer")
         channel.peer = (link, peer)
-        link.send(peer, channel.credit_frame())
+        # located while this node was running: that it has ended since is nobody's mistake
+        closed = self._ended and channel.external
+        link.send(peer, channel.closed_frame() if closed else channel.credit_frame())
 
     def _external(self, number: int) -> InChannel | None:
         """Return a new channel for messages sent from outside, if that number is one."""
@@ -193,7 +196,7 @@ class Inbound:
             if channel.external and channel.peer is not None:
                 link, peer = channel.peer
                 link.send(peer, channel.closed_frame())
-        self._externals.clear()
+        self._ended = True
 
     def drop(self) -> None:
         """Empty every inbox; what was in it stays counted as received, not delivered."""
@@ -202,6 +205,6 @@ class Inbound:
 
     def close(self) -> None:
         """Close every socket; nobody can open a channel any more."""
-        self._externals.clear()
+        self._ended = True
         for link in self.links.values():
             link.close()

@@ -139,7 +139,8 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
         return _unmade(pulse, error)
     work = Work(node, ctx, plane, pulse, codec, check_types=config.options.check_types)
     loop = WorkerLoop(work, plane, pulse, ctx, _endpoints(config))
-    pulse.attach(plane, work.stats, install_interrupt(_interrupter(pulse)), loop.leave)
+    interrupt = install_interrupt(_interrupter(pulse))
+    pulse.attach(plane, work.stats, interrupt, loop.leave, work.told_to_end)
     try:
         loop.run()
         return _leave(loop.left or "")

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dflow.clock import monotonic_ns
+from dflow.clock import monotonic_ns, wall_s
 from dflow.errors import ProtocolError
 from dflow.transport.endpoint import connect_control
 from dflow.transport.poller import Poller, Wakeup
@@ -57,7 +57,6 @@ class Pulse:
         self.commands: deque[c.Control] = deque()
         self.in_user_code = False  # written by the main thread
         self.quiet = False  # written by both: the pulse sleeps, the main thread wakes it
-        self.is_source = False
         self.wake_after_flush = False  # an asyncio worker waits for sockets outside the lock
         self._plane: DataPlane | None = None
         self._socket = connect_control(endpoint, identity)
@@ -71,6 +70,7 @@ class Pulse:
         self._stats_interval_s = stats_interval_s
         self._remote = remote
         self._collect: Callable[[], WorkerStats] | None = None
+        self._told_to_end: Callable[[], bool] = lambda: False
         self._interrupt: Callable[[], None] = lambda: None
         self._lost: Callable[[str], None] = lambda reason: None
         self._interrupt_at: int | None = None
@@ -91,8 +91,14 @@ class Pulse:
         collect: Callable[[], WorkerStats],
         interrupt: Callable[[], None],
         lost: Callable[[str], None],
+        told_to_end: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Look after ``plane`` from now on; ``lost`` is called when the coordinator is."""
+        """Look after ``plane`` from now on.
+
+        ``lost`` is called when the coordinator is; ``told_to_end`` at a drain, and returns
+        whether user code that goes on for too long is to be interrupted.
+        """
+        self._told_to_end = told_to_end
         self._collect = collect
         self._interrupt = interrupt
         self._lost = lost
@@ -195,7 +201,9 @@ class Pulse:
                 continue  # the coordinator notices that it gets no answer
             if isinstance(command, c.Ping):
                 continue
-            if isinstance(command, c.Abort) or (isinstance(command, c.Drain) and self.is_source):
+            if isinstance(command, c.Abort) or (
+                isinstance(command, c.Drain) and self._told_to_end()
+            ):
                 self._interrupt_at = now + int(INTERRUPT_AFTER_S * 1e9)
             self.commands.append(command)
             self._arrived.set()
@@ -237,6 +245,10 @@ class Pulse:
             if isinstance(message, c.Log):
                 self._logs -= 1
             self._socket.send(c.encode(message))
+        if self._lost_logs:
+            text = f"{self._lost_logs} log records were lost: too many at once"
+            self._lost_logs = 0
+            self._socket.send(c.encode(c.Log("WARNING", wall_s(), text, __name__, 0, {})))
 
     def _report(self) -> None:
         if self._collect is not None:

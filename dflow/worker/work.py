@@ -72,7 +72,7 @@ class Work:
         )
         self.tasks: AsyncRunner | None = None
         self._source: SyncSource | AsyncSource | None = None
-        pulse.is_source = node.kind == "source"
+        self._is_source = node.kind == "source"
         if any(handler.is_async for handler in self._handlers.values()):
             self._need_tasks()
 
@@ -107,7 +107,7 @@ class Work:
         blocked = self._plane.outbound.blocked
         if self.dispatch.paused and not blocked:
             return True
-        if self._pulse.is_source:
+        if self._is_source:
             return self._source_ready(blocked)
         if self.dispatch.crowded:
             return False
@@ -127,7 +127,7 @@ class Work:
         """Whether there is no more input, nothing under way, and nothing paused."""
         if self.dispatch.paused or self.active:
             return False
-        if self._pulse.is_source:
+        if self._is_source:
             return self._source is not None and self._source.exhausted
         return (self._plane.inbound.fed or self._closing) and self._plane.inbound.exhausted
 
@@ -155,7 +155,7 @@ class Work:
         if self.resume():
             return
         blocked = self._plane.outbound.blocked
-        if self._pulse.is_source:
+        if self._is_source:
             if not blocked:
                 self._pull()
         elif not self.dispatch.crowded:
@@ -209,14 +209,20 @@ class Work:
         for value in self.dispatch.take(channel, tasks.free):
             tasks.start(partial(call, value), channel)
 
+    def told_to_end(self) -> bool:
+        """Tell user code that the run drains; return whether it may be interrupted for that."""
+        self._ctx.stop()
+        return self._is_source and not self._ctx.watched
+
     def close_inputs(self) -> None:
         """End the source, or the inputs that only the outside feeds."""
-        self._ctx.stopping = True
         self._closing = True
+        if self._source is not None and self._ctx.watched:
+            return  # it has looked at `ctx.stopping`: it ends by itself
         if self._source is not None:
             with self._user_code():
                 self._source.close()
-        elif self._pulse.is_source:
+        elif self._is_source:
             self._source = self._sync_source(())
             self._source.exhausted = True
 

@@ -360,3 +360,22 @@ def test_a_graph_of_many_workers_names_only_some_in_an_error() -> None:
     fleet.join(WorkerId("a"))
     fleet.advance(1)
     assert str(fleet.ended().error).endswith("b[19] and 30 more")
+
+
+def test_a_handle_that_joins_after_a_death_still_hears_how_the_run_ended() -> None:
+    fleet = Fleet(chain("a", "b"), with_handle=True)
+    fleet.join(WorkerId("a"), WorkerId("b"))
+    fleet.exit(WorkerId("b"), 7)
+    assert fleet.report is None
+    fleet.join(WorkerId("run"))
+    assert fleet.ended().error_kind == "worker_died"
+    assert fleet.order(c.Finished) == ["run[0]"]
+
+
+def test_a_handle_that_never_joins_is_waited_for_only_so_long() -> None:
+    fleet = Fleet(chain("a", "b"), with_handle=True)
+    fleet.join(WorkerId("a"), WorkerId("b"))
+    fleet.exit(WorkerId("b"), 7)
+    fleet.advance(30)
+    assert "exit code 7" in str(fleet.ended().error)
+    assert fleet.order(c.Finished) == []
