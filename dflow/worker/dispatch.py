@@ -152,9 +152,11 @@ class Dispatcher:
         each = iter(values)
         try:
             if self._direct is not None:
-                emit_directly(self._direct, map(call, each), self._gate, len(values))
+                over = emit_directly(self._direct, map(call, each), self._gate, len(values))[1]
             else:
-                emit_each(self._emit, map(call, each), self._gate, len(values))
+                over = emit_each(self._emit, map(call, each), self._gate, len(values))[1]
+            if over:  # before `most`: `map` took a StopIteration of the handler for its own end
+                raise RuntimeError("handler raised StopIteration; use next(iterator, default)")
         except Interrupted:
             pass
         except ReturnedGenerator as returned:
@@ -208,6 +210,8 @@ class Dispatcher:
                 self._failed(error, "handler")
                 if not isinstance(results, GeneratorType):
                     return True
+                if self._gate.shut:
+                    return False
                 # only that value is lost; if the generator itself raised, it has no next one
 
     def _failed(self, error: BaseException, where: str) -> None:

@@ -63,9 +63,8 @@ class Bench:
         outgoing = [c.number for c in plan.channels if c.sender == WorkerId("splitter")]
         self.plane.outbound.open([number, "inproc://nobody-listens"] for number in outgoing)
         self.codec = Codec()
-        self.emitters, self.unconsumed = make_emitters(
-            self.node, self.plane, self.codec.encode, **options
-        )
+        made = make_emitters(self.node, self.plane, self.codec.encode, **options)
+        self.emitters, self.unconsumed, self.direct = made.by_port, made.unconsumed, made.direct
 
     @property
     def attended(self) -> int:
@@ -195,6 +194,24 @@ def test_a_key_leads_to_one_lane(bench: Callable[..., Bench]) -> None:
         one.emitters["even"]({"user": "ann", "n": number})
     assert sorted(lane.waiting for lane in one.plane.outbound.edges[1].lanes) == [0, 0, 12]
     assert one.plane.outbound.edges[0].waiting == 12
+
+
+@pytest.mark.parametrize(
+    ("connect", "options", "direct"),
+    [
+        (to_one, {}, ["even"]),
+        (to_one, {"check_types": True}, []),
+        (to_two, {}, []),
+        (by_key, {}, []),
+    ],
+)
+def test_only_one_plain_edge_may_be_emitted_to_directly(
+    bench: Callable[..., Bench],
+    connect: Callable[[Graph, Splitter], None],
+    options: dict[str, Any],
+    direct: list[str],
+) -> None:
+    assert list(bench(connect, **options).direct) == direct
 
 
 def test_types_are_checked_when_asked_for(bench: Callable[..., Bench]) -> None:

@@ -12,62 +12,60 @@ from dflow.errors import DecodeError
 from dflow.flow.in_edge import InChannel
 from dflow.graph.node import Handler
 from dflow.message import Headers, Priority
-from dflow.wire.codec import Codec
 from dflow.wire.frames import pack_batch, parse
 from dflow.worker.context import Context
 from dflow.worker.dispatch import MAX_PAUSED, MAX_TURN, TURN_NS, Dispatcher, Turns
 from dflow.worker.faults import Interrupted
-from dflow.worker.plane import Gate
+from tests.unit.worker_output import PLENTY, Wireless
 
 
 class Bench:
     """A dispatcher with one handler, one channel, and an output with ``credit``."""
 
-    def __init__(self, handler: Callable[[Any], Any], *, credit: int = 10**9) -> None:
-        self.codec = Codec()
-        self.gate = Gate()
+    def __init__(
+        self, handler: Callable[[Any], Any], *, credit: int = PLENTY, directly: bool = True
+    ) -> None:
+        self.output = Wireless(credit)
+        self.out = self.output.sent
+        self.gate = self.output.gate
         self.ctx = Context("b", 0, "run-1", logger)
-        self.credit = credit
-        self.out: list[Any] = []
         self.raised: list[tuple[BaseException, str]] = []
+        emit, direct = self.output.ways(directly)
         self.dispatcher = Dispatcher(
             {"in": Handler.of(handler, handler)},
-            self.emit,
-            self.codec,
+            emit,
+            self.output.codec,
             self.gate,
             self.ctx,
             lambda error, where: self.raised.append((error, where)),
+            direct,
         )
         self.channel = InChannel(0, "a.out->b.in", "in", Priority.NORMAL, 10**4, 1 << 30, 1)
 
-    def emit(self, value: Any) -> None:
-        """Encode, as the real one does, and shut the gate when credit runs out."""
-        self.codec.encode(value)
-        self.out.append(value)
-        self.credit -= 1
-        if self.credit <= 0:
-            self.gate.shut = True
-
     def feed(self, *values: Any) -> None:
         """Let a batch arrive."""
-        payloads = [self.codec.encode(value) for value in values]
+        payloads = [self.output.codec.encode(value) for value in values]
         frame = pack_batch(0, 1, self.channel.window.received, payloads, 77)
         self.channel.accept(parse(frame))
 
+    def turn(self) -> None:
+        """Run one turn and flush, as the worker's loop does."""
+        self.gate.shut = False
+        self.dispatcher.turn(self.channel)
+        self.output.attend()
+
     def turns(self) -> None:
-        """Run turns until the inbox is empty, or nothing is taken any more."""
-        while self.channel.inbox:
+        """Run turns until the inbox is empty, or a generator waits for credit."""
+        while self.channel.inbox and not self.dispatcher.paused:
             before = self.channel.depth
-            self.gate.shut = False
-            self.dispatcher.turn(self.channel)
+            self.turn()
             assert self.channel.depth < before
-            if self.dispatcher.paused:
-                return
 
     def grant(self, credit: int) -> None:
         """Give credit back and go on with the generator that waits for it."""
-        self.credit, self.gate.shut = credit, False
+        self.output.grant(credit)
         self.dispatcher.resume()
+        self.output.attend()
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -80,13 +78,17 @@ class Bench:
         return [f"{where}: {error}" for error, where in self.raised]
 
 
+both_ways = pytest.mark.parametrize("directly", [True, False], ids=["directly", "each"])
+
+
 def double(value: int) -> int:
     """Return twice the value."""
     return 2 * value
 
 
-def test_returned_values_are_emitted_in_order_and_none_is_not() -> None:
-    bench = Bench(lambda value: value if value % 2 else None)
+@both_ways
+def test_returned_values_are_emitted_in_order_and_none_is_not(directly: bool) -> None:
+    bench = Bench(lambda value: value if value % 2 else None, directly=directly)
     bench.feed(*range(6))
     bench.turns()
     assert bench.out == [1, 3, 5]
@@ -103,23 +105,23 @@ def test_a_first_turn_is_one_message_and_cheap_turns_grow() -> None:
 
 
 def test_a_shut_gate_ends_the_turn_after_the_message_at_hand() -> None:
-    bench = Bench(double, credit=10**9)
+    bench = Bench(double)
     bench.feed(*range(100))
     bench.turns()
     bench.feed(*range(50))
-    bench.credit = 3
-    bench.gate.shut = False
-    bench.dispatcher.turn(bench.channel)
+    bench.output.grant(3)
+    bench.turn()
     assert bench.counts == (103, 103)
 
 
-def test_an_exception_in_the_middle_of_a_batch_skips_that_message_only() -> None:
+@both_ways
+def test_an_exception_in_the_middle_of_a_batch_skips_that_message_only(directly: bool) -> None:
     def fussy(value: int) -> int:
         if value == 3:
             raise ValueError("three")
         return value
 
-    bench = Bench(fussy)
+    bench = Bench(fussy, directly=directly)
     bench.feed(*range(6))
     bench.turns()
     assert bench.out == [0, 1, 2, 4, 5]
@@ -127,8 +129,65 @@ def test_an_exception_in_the_middle_of_a_batch_skips_that_message_only() -> None
     assert (bench.dispatcher.errors, bench.counts) == (1, (6, 6))
 
 
-def test_a_value_that_cannot_travel_is_the_handlers_error() -> None:
-    bench = Bench(lambda value: object() if value == 1 else value)
+@both_ways
+def test_a_stop_iteration_of_a_handler_is_an_error_like_any_other(directly: bool) -> None:
+    def first(value: list[int]) -> int:
+        return next(iter(value))
+
+    bench = Bench(first, directly=directly)
+    bench.feed([1], [], [2], [])
+    bench.turns()
+    assert bench.out == [1, 2]
+    assert (bench.dispatcher.errors, bench.counts) == (2, (4, 4))
+    assert all("StopIteration" in message for message in bench.messages)
+
+
+@both_ways
+def test_one_bad_value_costs_a_generator_only_that_value(directly: bool) -> None:
+    def mixed(value: int) -> Iterator[Any]:
+        yield value
+        yield object()
+        yield value + 1
+
+    bench = Bench(mixed, directly=directly)
+    bench.feed(1, 5)
+    bench.turns()
+    assert bench.out == [1, 2, 5, 6]
+    assert (bench.dispatcher.errors, bench.counts) == (2, (2, 2))
+
+
+def test_a_generator_of_nothing_but_bad_values_ends_with_the_turn() -> None:
+    def bad(value: int) -> Iterator[Any]:
+        for number in range(1000):
+            if number == 3:
+                bench.gate.shut = True  # as the pulse does when a turn takes long
+            yield object()
+
+    bench = Bench(bad)
+    bench.feed(1)
+    bench.turn()
+    assert (bench.dispatcher.errors, bench.counts) == (4, (1, 0))
+    bench.grant(1)
+    assert (bench.dispatcher.errors, bench.counts) == (1000, (1, 1))
+
+
+@both_ways
+def test_what_a_handler_emits_and_what_it_returns_stay_in_order(directly: bool) -> None:
+    def twice(value: int) -> int:
+        bench.output.emit(value)
+        return -value
+
+    bench = Bench(twice, directly=directly)
+    bench.feed(*range(1, 1200))
+    bench.turns()
+    assert bench.out == [signed for value in range(1, 1200) for signed in (value, -value)]
+    lane = bench.output.lane
+    assert (lane.waiting, lane.queued_bytes) == (0, lane.flushed_bytes)
+
+
+@both_ways
+def test_a_value_that_cannot_travel_is_the_handlers_error(directly: bool) -> None:
+    bench = Bench(lambda value: object() if value == 1 else value, directly=directly)
     bench.feed(0, 1, 2)
     bench.turns()
     assert bench.out == [0, 2]
@@ -142,7 +201,7 @@ def test_a_batch_that_cannot_be_decoded_is_counted_and_the_next_is_handled() -> 
     bench.feed(4)
     bench.dispatcher.turn(bench.channel)
     assert (bench.dispatcher.errors, bench.channel.malformed, bench.counts) == (2, 1, (2, 2))
-    bench.dispatcher.turn(bench.channel)
+    bench.turn()
     assert bench.out == [8]
     ((error, where),) = bench.raised
     assert isinstance(error, DecodeError)
@@ -177,8 +236,9 @@ def test_a_generator_emits_each_value() -> None:
     assert bench.counts == (3, 3)
 
 
-def test_a_generator_pauses_without_credit_and_goes_on_where_it_stopped() -> None:
-    bench = Bench(burst, credit=2)
+@both_ways
+def test_a_generator_pauses_without_credit_and_goes_on_where_it_stopped(directly: bool) -> None:
+    bench = Bench(burst, credit=2, directly=directly)
     bench.feed(5)
     bench.turns()
     assert (bench.out, bench.counts) == ([0, 1], (1, 0))
@@ -190,19 +250,20 @@ def test_a_generator_pauses_without_credit_and_goes_on_where_it_stopped() -> Non
 
 
 def test_messages_before_a_paused_one_are_done() -> None:
-    bench = Bench(burst, credit=10**9)
+    bench = Bench(burst)
     bench.feed(*[1] * 7)
     bench.turns()  # grow the turn
     bench.feed(1, 1, 5)
-    bench.credit = 4
+    bench.output.grant(4)
     bench.turns()
     assert bench.counts == (10, 9)
     bench.grant(9)
     assert bench.counts == (10, 10)
 
 
-def test_a_plain_function_may_return_a_generator_and_it_pauses_too() -> None:
-    bench = Bench(lambda value: burst(value), credit=1)
+@both_ways
+def test_a_plain_function_may_return_a_generator_and_it_pauses_too(directly: bool) -> None:
+    bench = Bench(lambda value: burst(value), credit=1, directly=directly)
     bench.feed(3)
     bench.turns()
     assert (bench.out, bench.counts) == ([0], (1, 0))
@@ -221,12 +282,13 @@ def test_a_generator_function_may_return_at_once() -> None:
     assert (bench.out, bench.counts) == ([1], (3, 3))
 
 
-def test_a_generator_that_raises_keeps_what_it_yielded_before() -> None:
+@both_ways
+def test_a_generator_that_raises_keeps_what_it_yielded_before(directly: bool) -> None:
     def breaks(value: int) -> Iterator[int]:
         yield value
         raise RuntimeError(f"after {value}")
 
-    bench = Bench(breaks)
+    bench = Bench(breaks, directly=directly)
     bench.feed(1, 2)
     bench.turns()
     assert bench.out == [1, 2]
@@ -272,7 +334,7 @@ def test_too_many_paused_generators_are_noticed() -> None:
     bench = Bench(burst)
     for _ in range(MAX_PAUSED):
         assert not bench.dispatcher.crowded
-        bench.credit = 1
+        bench.output.grant(1)
         bench.dispatcher.drain(burst(2))
     crowded = bench.dispatcher.crowded
     assert crowded

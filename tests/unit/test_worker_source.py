@@ -5,34 +5,43 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import pytest
+
 from dflow.errors import EncodeError
-from dflow.wire.codec import Codec
 from dflow.worker.faults import Interrupted
-from dflow.worker.plane import Gate
 from dflow.worker.source import SyncSource
+from tests.unit.worker_output import PLENTY, Wireless
 
 
 class Bench:
-    """A source whose output runs out of credit after ``credit`` messages."""
+    """A source with an output that has ``credit``."""
 
-    def __init__(self, values: Iterable[Any], credit: int = 10**9) -> None:
-        self.gate = Gate()
-        self.out: list[Any] = []
+    def __init__(
+        self, values: Iterable[Any], credit: int = PLENTY, *, directly: bool = True
+    ) -> None:
+        self.output = Wireless(credit)
+        self.out = self.output.sent
         self.raised: list[tuple[BaseException, str]] = []
-        self.credit = credit
-        self.encode = Codec().encode
-        self.source = SyncSource(iter(values), self.emit, self.gate, self.on_error)
+        emit, direct = self.output.ways(directly)
+        self.source = SyncSource(iter(values), emit, self.output.gate, self.on_error, direct)
 
     def on_error(self, error: BaseException, where: str) -> None:
         """Note an error."""
         self.raised.append((error, where))
 
-    def emit(self, value: Any) -> None:
-        """Encode, and shut the gate when credit is used up."""
-        self.encode(value)
-        self.out.append(value)
-        self.credit -= 1
-        self.gate.shut = self.credit <= 0
+    def turn(self) -> None:
+        """Run one turn and flush, as the worker's loop does."""
+        self.output.gate.shut = False
+        self.source.turn()
+        self.output.attend()
+
+    def to_the_end(self) -> None:
+        """Run turns until the source is exhausted."""
+        while not self.source.exhausted:
+            self.turn()
+
+
+both_ways = pytest.mark.parametrize("directly", [True, False], ids=["directly", "each"])
 
 
 def test_a_source_is_pulled_to_its_end_in_growing_turns() -> None:
@@ -40,7 +49,7 @@ def test_a_source_is_pulled_to_its_end_in_growing_turns() -> None:
     sizes = []
     while not bench.source.exhausted:
         before = len(bench.out)
-        bench.source.turn()
+        bench.turn()
         sizes.append(len(bench.out) - before)
     assert bench.out == list(range(100))
     assert sizes[:3] == [1, 2, 4]
@@ -50,8 +59,7 @@ def test_a_source_is_pulled_to_its_end_in_growing_turns() -> None:
 
 def test_none_is_not_emitted() -> None:
     bench = Bench([None, 1, None, 2])
-    while not bench.source.exhausted:
-        bench.source.turn()
+    bench.to_the_end()
     assert bench.out == [1, 2]
 
 
@@ -65,10 +73,10 @@ def test_without_credit_nothing_more_is_pulled() -> None:
 
     bench = Bench(numbers())
     while len(pulled) < 100:
-        bench.source.turn()
+        bench.turn()
     before = len(pulled)
-    bench.credit = 3
-    bench.source.turn()
+    bench.output.grant(3)
+    bench.turn()
     assert len(pulled) == before + 3 == len(bench.out)
     assert not bench.source.exhausted
 
@@ -79,18 +87,23 @@ def test_a_source_that_raises_is_over_and_keeps_what_it_yielded() -> None:
         raise OSError("unplugged")
 
     bench = Bench(breaks())
-    bench.source.turn()
-    bench.source.turn()
+    bench.to_the_end()
     assert bench.out == [1]
-    assert bench.source.exhausted
     assert [(str(error), where) for error, where in bench.raised] == [("unplugged", "source")]
     assert bench.source.errors == 1
 
 
-def test_a_value_that_cannot_travel_ends_the_source_with_an_error() -> None:
+@both_ways
+def test_a_value_that_cannot_travel_costs_a_generator_only_that_value(directly: bool) -> None:
+    bench = Bench((value for value in (1, object(), 2)), directly=directly)
+    bench.to_the_end()
+    assert bench.out == [1, 2]
+    assert [type(error) for error, _ in bench.raised] == [EncodeError]
+
+
+def test_a_value_that_cannot_travel_ends_any_other_iterator() -> None:
     bench = Bench([1, object(), 2])
-    while not bench.source.exhausted:
-        bench.source.turn()
+    bench.to_the_end()
     assert bench.out == [1]
     assert isinstance(bench.raised[0][0], EncodeError)
 
@@ -101,8 +114,8 @@ def test_an_interrupted_source_is_over_without_an_error() -> None:
         raise Interrupted
 
     bench = Bench(blocks())
-    bench.source.turn()
-    bench.source.turn()
+    bench.turn()
+    bench.turn()
     assert (bench.source.exhausted, bench.raised, bench.source.errors) == (True, [], 0)
 
 
@@ -117,7 +130,7 @@ def test_closing_runs_the_generators_finally() -> None:
             closed.append(True)
 
     bench = Bench(device())
-    bench.source.turn()
+    bench.turn()
     bench.source.close()
     assert closed == [True]
     assert bench.source.exhausted
@@ -132,7 +145,7 @@ def test_an_error_while_closing_is_reported() -> None:
             raise OSError("stuck")
 
     bench = Bench(device())
-    bench.source.turn()
+    bench.turn()
     bench.source.close()
     assert [(str(error), where) for error, where in bench.raised] == [("stuck", "source")]
 
