@@ -423,11 +423,11 @@ def test_an_outside_that_breaks_the_protocol_does_not_end_the_run(net: Net) -> N
 
 
 @only_inproc
-def test_nobody_is_let_in_from_outside_after_the_end(net: Net) -> None:
+def test_who_comes_from_outside_after_the_end_is_told_that_it_is_closed(net: Net) -> None:
     net.both.end()
     handle = outside(net)
-    net.until(lambda: net.violations[EXTERNAL])
-    assert not handle.outbound.welcomed
+    net.until(lambda: handle.outbound.edges[0].closed)
+    assert net.violations == {"both": [], EXTERNAL: []}
 
 
 # --- life -----------------------------------------------------------------------------------------
