@@ -104,7 +104,8 @@ class RunReport:
     ``outcome``: ``"finished"`` (inputs exhausted), ``"drained"`` (asked to end),
     ``"drain_timeout"``, ``"aborted"`` or ``"failed"``. ``error`` says what went wrong and
     ``error_kind`` which kind it was: ``"worker_died"``, ``"hook_failed"``,
-    ``"start_failed"``, ``"drain_timeout"``, ``"stop_timeout"``, ``"aborted"``.
+    ``"start_failed"``, ``"drain_timeout"``, ``"aborted"``, or ``"process_died"`` when it was
+    the coordinator or the agent.
     """
 
     graph: str

@@ -169,7 +169,11 @@ class Run:
         return found | {str(worker): pid for worker, pid in pids.items()}
 
     def status(self) -> RunStatus:
-        """Return live counters of every node and edge; raises `NodeEnded` after the end."""
+        """Return live counters of every node and edge, at most half a second old.
+
+        Raises `NodeEnded` after the end, `TimeoutError` if the coordinator does not answer
+        within 5 s.
+        """
         assert self._handle is not None
         return self._handle.status()
 
@@ -179,6 +183,7 @@ class Run:
         The output must be named in ``start(results=...)``; with only one, ``port`` is not
         needed. The edge is bounded like any other: who does not read slows the graph down.
         It ends early if the run fails; `wait`, or leaving the ``with`` block, raises why.
+        Raises `PortError` for any other output.
         """
         assert self._handle is not None
         declared = [e.input for e in self._plan.edges if e.receiver == "run"]
@@ -201,7 +206,8 @@ class Run:
         """Send ``value`` to an input of a running node; waits while the node has no credit.
 
         Raises `EncodeError` if it cannot travel, `NodeEnded` if the node takes no more,
-        `TimeoutError` after ``timeout_s`` without credit.
+        `TimeoutError` after ``timeout_s`` seconds without credit (None waits for ever), and
+        `PortError` for a node of another graph.
         """
         assert self._handle is not None
         into = target.as_input()

@@ -145,13 +145,23 @@ class Graph(Composition):
     # --- running --------------------------------------------------------------------------
 
     def run(self, **options: Any) -> RunReport:
-        """Run until drained and return the report; options as for `dflow.runtime.run`."""
+        """Run until drained and return the report.
+
+        ``options`` are the fields of `RunOptions`, ``progress`` and ``on_status``. Raises
+        `GraphError` with every problem found, `OptionError`, and a `RunError` (with
+        ``.report``) if the run fails; see `dflow.runtime.run`.
+        """
         from dflow import runtime
 
         return runtime.run(self, **options)
 
     def start(self, **options: Any) -> Run:
-        """Start and return a handle to the run; options as for `dflow.runtime.start`."""
+        """Start and return a handle, once every node is ready and the sources run.
+
+        ``options`` are the fields of `RunOptions` and ``results`` (outputs to read here).
+        Raises `GraphError`, `OptionError`, `StartError`, `HookFailed`; see
+        `dflow.runtime.start`.
+        """
         from dflow import runtime
 
         return runtime.start(self, **options)

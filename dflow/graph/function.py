@@ -289,7 +289,8 @@ def source(
     All parameters are configuration, given when a node is made: ``numbers(10)``; one
     annotated `Context` is passed by dflow. ``outputs={"name": type}`` declares more output
     ports, reached by ``ctx.emit(value, "name")``; ``options`` are defaults for
-    `Node.options`.
+    `Node.options`. Raises `GraphError` for what cannot be a node, `OptionError` for a wrong
+    option.
     """
     return _decorator("source", function, outputs, options)
 

@@ -62,7 +62,8 @@ class Input(_Port):
     """Declare an input port: ``frames = Input(np.ndarray)``.
 
     ``priority`` is the band of its edges unless they say otherwise. A ``required`` port must
-    be connected; it is by default, except on the CONTROL band, which `Run.send` feeds.
+    be connected; it is by default, except on the CONTROL band, which `Run.send` feeds. Raises
+    `OptionError` for a priority that is none.
     """
 
     side = "input"

@@ -32,7 +32,7 @@ class Subgraph(Composition, Chainable):
         graph = Graph("logs", read() >> clean.lines, clean.records >> store())
 
     Subgraphs nest. To use one twice, build it in a function or a subclass and give each its
-    own name.
+    own name. Raises `GraphError` for a name that is taken or a port that is not inside.
     """
 
     def __init__(

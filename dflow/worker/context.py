@@ -29,7 +29,7 @@ Emit = Callable[[Any], None]
 
 
 class Metrics:
-    """A node's own numbers; they appear in the status and in the report.
+    """A node's own numbers; they appear in the report (`NodeReport.metrics`).
 
     ``count`` adds up over replicas, and so does ``gauge`` (last value of each replica).
     """
@@ -95,7 +95,8 @@ class Context:
     def emit(self, value: Any, port: str = "out") -> None:
         """Emit ``value`` on the output ``port``; never blocks.
 
-        Raises `EncodeError` if the value cannot travel, `PortError` for an unknown port.
+        Raises `EncodeError` if the value cannot travel, `PortError` for an unknown port, and,
+        with ``run(check_types=True)``, TypeError if it does not fit the port's annotation.
         """
         try:
             emit = self._emitters[port]
