@@ -181,7 +181,8 @@ class Run:
         """Yield what an output emits, in this process, until its node has ended.
 
         The output must be named in ``start(results=...)``; with only one, ``port`` is not
-        needed. The edge is bounded like any other: who does not read slows the graph down.
+        needed. The edge is bounded like any other: who does not read slows the graph down, and
+        holds it back for ever once its window is full. What fits may be read after the end.
         It ends early if the run fails; `wait`, or leaving the ``with`` block, raises why.
         Raises `PortError` for any other output.
         """

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from threading import Condition, Lock, Thread
@@ -18,7 +18,7 @@ from typing import Any
 
 from dflow.clock import monotonic_ns
 from dflow.errors import NodeEnded, PortError, ProtocolError
-from dflow.flow.in_edge import InChannel
+from dflow.flow.in_edge import Batch, InChannel
 from dflow.flow.out_edge import OutEdge
 from dflow.graph.plan import Plan, WorkerId
 from dflow.message import EXTERNAL
@@ -83,6 +83,7 @@ class Handle:
         self._drain_sent = False
         self._drained = False
         self._discard = False
+        self._kept: defaultdict[str, deque[Batch]] = defaultdict(deque)
         self._ran = False
         self._dealer = connect_control(endpoint, b"handle")
         self.plane.poller.add(self._dealer)
@@ -185,30 +186,38 @@ class Handle:
     def results(self, input_name: str) -> Iterator[Any]:
         """Yield what arrives for one results port until its node has ended."""
         channels = [ch for ch in self.plane.inbound.channels.values() if ch.port == input_name]
+        kept = self._kept[input_name]
         while True:
             with self.changed:
                 self.changed.wait_for(
                     lambda: (
-                        any(ch.inbox for ch in channels)
+                        bool(kept)
+                        or any(ch.inbox for ch in channels)
                         or all(ch.exhausted for ch in channels)
                         or self._over
                     )
                 )
-                values = self._take(channels)
-            if values is None:
+                batch = kept.popleft() if kept else self._next_batch(channels)
+            if batch is None:
                 return
+            with self._codec_lock:
+                values = self._codec.decode_batch(batch.body, batch.count)
             yield from values
 
-    def _take(self, channels: list[InChannel]) -> list[Any] | None:
+    def _next_batch(self, channels: list[InChannel]) -> Batch | None:
         for channel in channels:
             if channel.inbox:
-                batch = channel.inbox[0]
-                channel.take(batch.count)
-                channel.finish(batch.count)
                 self.plane.wakeup.set()
-                with self._codec_lock:
-                    return self._codec.decode_batch(batch.body, batch.count)
+                return _taken(channel)
         return None
+
+    def _keep_the_last(self) -> None:
+        """Keep what is left of outputs at their end: the run may end before they are read."""
+        for channel in self.plane.inbound.channels.values():
+            while channel.inbox and (channel.end_at is not None or self._discard):
+                self._kept[channel.port].append(_taken(channel))
+        if self._discard:
+            self._kept.clear()
 
     def discard_results(self) -> None:
         """Read and drop what nobody will read, so that the run can end."""
@@ -262,12 +271,7 @@ class Handle:
             plane.outbound.add(*self._opening.popleft())
         plane.receive(ready)
         plane.flush()
-        if self._discard:
-            for channel in plane.inbound.channels.values():
-                while channel.inbox:
-                    count = channel.inbox[0].count
-                    channel.take(count)
-                    channel.finish(count)
+        self._keep_the_last()
         owing = plane.inbound.grant(idle=not ready)
         if self._ran and not self._drained and plane.inbound.fed and plane.inbound.exhausted:
             self._drained = True
@@ -323,3 +327,11 @@ class Handle:
 
     def _on_violation(self, text: str) -> None:
         self._outbox.append(c.Failed("protocol", text, ""))
+
+
+def _taken(channel: InChannel) -> Batch:
+    """Return the first batch of ``channel``, counted as delivered."""
+    batch = channel.inbox[0]
+    channel.take(batch.count)
+    channel.finish(batch.count)
+    return batch

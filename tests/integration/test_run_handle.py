@@ -324,6 +324,16 @@ def test_with_block_may_be_left_without_reading_the_results(n: int) -> None:
     assert run.report.outcome == "drained"
 
 
+def test_results_that_fit_the_window_may_be_read_after_the_run_has_ended() -> None:
+    last = keep().options(replicas=2)
+    run = Graph("after", count(100) >> last).start(results=last)
+    report = run.wait(20)
+    assert report.balances
+    assert report.outcome == "finished"
+    assert sorted(run.results()) == list(range(100))
+    assert list(run.results()) == []
+
+
 def test_slow_reader_holds_the_graph_back() -> None:
     last = keep()
     with Graph("slow", endless() >> last).start(results=last) as run:
