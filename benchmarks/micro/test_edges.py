@@ -20,7 +20,6 @@ from dflow.graph.calls import Handler
 from dflow.message import Priority
 from dflow.wire.codec import Codec
 from dflow.wire.frames import parse
-from dflow.worker.context import Context
 from dflow.worker.dispatch import Dispatcher
 from dflow.worker.plane import Gate
 
@@ -71,8 +70,7 @@ def _dispatcher(
         raise AssertionError(where) from error
 
     handler = Handler(call=call, is_async=False, is_generator=False)
-    context = Context("b", 0, "run", None)  # type: ignore[arg-type]  # nothing is logged
-    return Dispatcher({"in": handler}, emit, codec, Gate(), context, fail)
+    return Dispatcher({"in": handler}, emit, codec, Gate(), fail)
 
 
 def _emitter(edge: Edge) -> Callable[[Any], None]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from loguru import logger
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.micro.wireless import BATCH, MESSAGES
@@ -19,7 +18,6 @@ from dflow.graph.calls import Handler
 from dflow.message import Priority
 from dflow.wire.codec import Codec
 from dflow.wire.frames import pack_batch, parse
-from dflow.worker.context import Context
 from dflow.worker.dispatch import Dispatcher
 from dflow.worker.plane import Gate
 from dflow.worker.source import SyncSource
@@ -50,9 +48,8 @@ def fail(error: BaseException, where: str) -> None:
 def test_a_batch_is_handled(call: Callable[[Any], Any], benchmark: BenchmarkFixture) -> None:
     codec = Codec()
     out: list[Any] = []
-    context = Context("b", 0, "run", logger)
     handler = Handler.of(call, call)
-    dispatcher = Dispatcher({"in": handler}, out.append, codec, Gate(), context, fail)
+    dispatcher = Dispatcher({"in": handler}, out.append, codec, Gate(), fail)
     channel = InChannel(0, "a.out->b.in", "in", Priority.NORMAL, 1 << 60, 1 << 60, 1)
     payloads = [codec.encode(message) for message in MESSAGES]
 

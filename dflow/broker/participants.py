@@ -19,7 +19,7 @@ from dflow.message import EXTERNAL
 from dflow.stats import WorkerStats
 from dflow.wire.control import Hello
 
-__all__ = ["Participant", "Participants"]
+__all__ = ["Participant", "Participants", "are_endpoints"]
 
 _STORY_LENGTH = 16
 
@@ -185,3 +185,8 @@ class Participants:
             return "this run starts its own workers; none may join by hand"
         free = [p for p in self.workers if p.step is Step.ABSENT]
         return free[0] if free else f"all {len(self.workers)} replicas are taken"
+
+
+def are_endpoints(endpoints: Mapping[int, str]) -> bool:
+    """Whether a peer's ``Bound`` maps band numbers to endpoints."""
+    return all(isinstance(b, int) and isinstance(e, str) for b, e in endpoints.items())

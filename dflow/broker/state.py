@@ -19,7 +19,6 @@ repeated, out of order or wrong: it is then counted, said once and ignored.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import asdict
 
 from dflow.broker import books, orders
@@ -40,7 +39,7 @@ from dflow.broker.events import (
 )
 from dflow.broker.lifecycle import HELD, RUN, Move, Phase, Role, RunEvent, Step, advance
 from dflow.broker.outcome import USER_CODE, Cause, blame, exit_text
-from dflow.broker.participants import Participant, Participants
+from dflow.broker.participants import Participant, Participants, are_endpoints
 from dflow.errors import ProtocolError
 from dflow.graph.plan import Plan
 from dflow.options import RunOptions
@@ -263,7 +262,7 @@ class CoordinatorState:
         stats = p.stats
         if isinstance(message, c.Stopped) and message.stats:
             stats = books.parse_stats(message.stats, p.worker)
-        if isinstance(message, c.Bound) and not _are_endpoints(message.endpoints):
+        if isinstance(message, c.Bound) and not are_endpoints(message.endpoints):
             raise ProtocolError(f"{p.worker}: expected endpoints by band, got something else")
         p.move(_SAID[type(message)])
         p.stats = stats
@@ -495,7 +494,3 @@ class CoordinatorState:
         if key not in self._complained and len(self._complained) < _MOST_COMPLAINTS:
             self._complained.add(key)
             self._do(Say("WARNING", f"ignored ({kind}): {text}"))
-
-
-def _are_endpoints(endpoints: Mapping[int, str]) -> bool:
-    return all(isinstance(b, int) and isinstance(e, str) for b, e in endpoints.items())

@@ -91,6 +91,13 @@ class ReceiveWindow:
                 f"batch: expected at most {self.capacity - (self.received - self.taken)} messages "
                 f"(capacity {self.capacity}), got {messages}"
             )
+        room_bytes = self.max_bytes - (self.received_bytes - self.taken_bytes)
+        alone = messages == 1 and self.received == self.taken
+        if size_bytes > room_bytes and not alone:
+            raise ProtocolError(
+                f"batch: expected at most {max(room_bytes, 0)} bytes "
+                f"(max_bytes {self.max_bytes}), got {size_bytes}"
+            )
         self.received += messages
         self.received_bytes += size_bytes
 

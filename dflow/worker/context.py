@@ -8,6 +8,7 @@ credit has run out, lets the data plane look at the wire.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,9 +24,20 @@ if TYPE_CHECKING:
     from dflow.graph.node import Node
     from dflow.worker.plane import DataPlane
 
-__all__ = ["Context", "Direct", "Emitters", "Metrics", "make_emitters"]
+__all__ = [
+    "Context",
+    "Direct",
+    "Emitters",
+    "Metrics",
+    "current_headers",
+    "make_emitters",
+    "refusing_emitters",
+]
 
 Emit = Callable[[Any], None]
+
+current_headers: ContextVar[Headers | None] = ContextVar("current_headers", default=None)
+"""Of the batch at hand; a context variable, so that each asyncio task keeps its own."""
 
 
 class Metrics:
@@ -59,7 +71,7 @@ class Context:
 
     __dflow_context__: ClassVar[bool] = True
     __slots__ = (
-        "_emitters", "_stopping", "headers", "log", "metrics", "node", "replica", "run_id",
+        "_emitters", "_stopping", "log", "metrics", "node", "replica", "run_id",
         "watched",
     )  # fmt: skip
 
@@ -69,10 +81,14 @@ class Context:
         self.run_id = run_id
         self.log = log
         self.metrics = Metrics()
-        self.headers: Headers | None = None
         self.watched = False
         self._stopping = False
         self._emitters: dict[str, Emit] = {}
+
+    @property
+    def headers(self) -> Headers | None:
+        """Where the message at hand came from; None in a source or a hook."""
+        return current_headers.get()
 
     @property
     def stopping(self) -> bool:
@@ -118,6 +134,15 @@ class Unconsumed:
 
     def __call__(self, value: Any) -> None:
         self.count += 1
+
+
+def refusing_emitters(node: Node) -> dict[str, Emit]:
+    """Return emitters for when it is too late: END has gone out."""
+
+    def refuse(value: Any) -> None:
+        raise PortError(f"node {node.name}: on_stop may not emit; emit in on_end instead")
+
+    return dict.fromkeys(node.outputs, refuse)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 from dflow.clock import monotonic_ns
 from dflow.errors import DecodeError
 from dflow.flow.in_edge import InChannel
+from dflow.worker.context import current_headers
 from dflow.worker.emitting import ALL, ReturnedGenerator, emit_directly, emit_each
 from dflow.worker.faults import Interrupted
 
 if TYPE_CHECKING:
     from dflow.graph.node import Handler
     from dflow.wire.codec import Codec
-    from dflow.worker.context import Context, Direct, Emit
+    from dflow.worker.context import Direct, Emit
     from dflow.worker.plane import Gate
 
 __all__ = ["TURN_NS", "Dispatcher", "Turns"]
@@ -71,7 +72,7 @@ class Dispatcher:
     """
 
     __slots__ = (
-        "_codec", "_ctx", "_direct", "_emit", "_gate", "_handlers", "_on_error", "_turns",
+        "_codec", "_direct", "_emit", "_gate", "_handlers", "_on_error", "_turns",
         "errors", "handled", "other_ns", "paused",
     )  # fmt: skip
 
@@ -81,7 +82,6 @@ class Dispatcher:
         emit: Emit,
         codec: Codec,
         gate: Gate,
-        ctx: Context,
         on_error: OnError,
         direct: Direct | None = None,
     ) -> None:
@@ -90,7 +90,6 @@ class Dispatcher:
         self._direct = direct
         self._codec = codec
         self._gate = gate
-        self._ctx = ctx
         self._on_error = on_error
         self._turns = {port: Turns() for port in handlers}
         self.handled = 0
@@ -122,7 +121,7 @@ class Dispatcher:
         else:
             used = self._calls(handler.call, values, channel)
         turns.measured(used, monotonic_ns() - began)
-        self._ctx.headers = None
+        current_headers.set(None)
         self.handled += used
         channel.take(used)
         channel.finish(used - (len(self.paused) - before))
@@ -145,7 +144,7 @@ class Dispatcher:
                 self._undecodable(channel, batch.count, error)
                 return []
             batch.body = None
-        self._ctx.headers = batch.headers
+        current_headers.set(batch.headers)
         return batch.values[batch.position : batch.position + most]
 
     def _calls(self, call: Callable[[Any], Any], values: list[Any], channel: InChannel) -> int:

@@ -17,7 +17,7 @@ from dflow.clock import monotonic_ns
 from dflow.errors import PortError
 from dflow.stats import NodeStats, WorkerStats
 from dflow.worker.aio import AsyncRunner, AsyncSource
-from dflow.worker.context import Context, make_emitters
+from dflow.worker.context import Context, make_emitters, refusing_emitters
 from dflow.worker.dispatch import Dispatcher
 from dflow.worker.faults import ErrorLog, Interrupted, describe, user_traceback
 from dflow.worker.source import SyncSource
@@ -68,7 +68,7 @@ class Work:
         self._direct = emitters.direct.get(port)
         self._handlers = {port: node.bind(port, ctx) for port in node.inputs}
         self.dispatch = Dispatcher(
-            self._handlers, self._emit, codec, plane.gate, ctx, self._on_error, self._direct
+            self._handlers, self._emit, codec, plane.gate, self._on_error, self._direct
         )
         self.tasks: AsyncRunner | None = None
         self._source: SyncSource | AsyncSource | None = None
@@ -284,6 +284,8 @@ class Work:
         hook = self._node.hook(name, self._ctx)
         if hook is None:
             return None
+        if name == "on_stop":
+            self._refuse_emits()
         began = monotonic_ns()
         try:
             with self._user_code():
@@ -296,6 +298,11 @@ class Work:
         finally:
             self.dispatch.other_ns += monotonic_ns() - began
         return None if name == "on_stop" else self.raised
+
+    def _refuse_emits(self) -> None:
+        emitters = refusing_emitters(self._node)
+        self._ctx.attach(emitters)
+        self._node.attach(emitters)
 
     def _emit_results(self, results: Any, *, pausing: bool) -> None:
         """Emit what a hook returned; if ``pausing``, what it yields waits for credit."""

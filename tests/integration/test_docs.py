@@ -26,7 +26,13 @@ import pytest
 
 import dflow
 from dflow.cli.app import cli
-from dflow.options import EdgeOptions, NodeOptions, RunOptions
+from dflow.options import (
+    DEFAULT_CAPACITY,
+    DEFAULT_MAX_BYTES,
+    EdgeOptions,
+    NodeOptions,
+    RunOptions,
+)
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -210,6 +216,12 @@ def test_option_tables_have_every_field_and_its_default(
     assert {name: cells[0].strip("`") for name, cells in rows.items()} == {
         name: repr(value) for name, value in defaults.items()
     }
+
+
+def test_the_page_on_edges_names_the_defaults() -> None:
+    page = (DOCS / "edges.md").read_text()
+    assert f"(default {DEFAULT_CAPACITY})" in page
+    assert f"(default {DEFAULT_MAX_BYTES // 2**20} MiB)" in page
 
 
 def test_every_error_class_is_explained() -> None:

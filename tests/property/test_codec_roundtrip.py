@@ -86,32 +86,54 @@ fixed_zones = st.builds(
 ) | st.builds(dt.timezone, st.just(dt.timedelta(hours=1)), anything_text)
 zones = st.none() | st.just(dt.UTC) | fixed_zones | st.timezones()
 hashable_leaves = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.integers(-(2**80), 2**80), anything_text,
-    st.floats(allow_nan=False), st.binary(), st.decimals(allow_nan=False), st.uuids(),
-    st.complex_numbers(allow_nan=False), st.dates(), st.timedeltas(),
-    st.times(timezones=zones), st.datetimes(timezones=zones, allow_imaginary=True),
-    st.sampled_from(Colour), st.sampled_from([Access(n) for n in range(4)]),
-    st.builds(PurePosixPath, st.text(max_size=5)), st.builds(PureWindowsPath, st.text(max_size=5)),
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(-(2**80), 2**80),
+    anything_text,
+    st.floats(allow_nan=False),
+    st.binary(),
+    st.decimals(allow_nan=False),
+    st.uuids(),
+    st.complex_numbers(allow_nan=False),
+    st.dates(),
+    st.timedeltas(),
+    st.times(timezones=zones),
+    st.datetimes(timezones=zones, allow_imaginary=True),
+    st.sampled_from(Colour),
+    st.sampled_from([Access(n) for n in range(4)]),
+    st.builds(PurePosixPath, st.text(max_size=5)),
+    st.builds(PureWindowsPath, st.text(max_size=5)),
     st.builds(Path, st.text("ab/.", max_size=5)),
 )
 leaves = hashable_leaves | st.one_of(
-    st.floats(), st.builds(bytearray, st.binary()), st.complex_numbers(),
-    st.decimals(), st.binary(min_size=250, max_size=300).map(bytearray),
+    st.floats(),
+    st.builds(bytearray, st.binary()),
+    st.complex_numbers(),
+    st.decimals(),
+    st.binary(min_size=250, max_size=300).map(bytearray),
 )
 keys = st.recursive(
     hashable_leaves,
-    lambda inner: st.lists(inner, max_size=3).map(tuple)
-    | st.frozensets(inner, max_size=3)
-    | st.builds(Pair, inner, inner)
-    | st.builds(Closed, inner),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(tuple)
+        | st.frozensets(inner, max_size=3)
+        | st.builds(Pair, inner, inner)
+        | st.builds(Closed, inner)
+    ),
     max_leaves=4,
 )
 values = st.recursive(
     leaves,
     lambda inner: st.one_of(
-        st.lists(inner), st.lists(inner).map(tuple), st.dictionaries(keys, inner, max_size=4),
-        st.sets(keys, max_size=4), st.frozensets(keys, max_size=4),
-        st.builds(Pair, inner, inner), st.builds(Open, inner, inner), st.builds(Closed, inner),
+        st.lists(inner),
+        st.lists(inner).map(tuple),
+        st.dictionaries(keys, inner, max_size=4),
+        st.sets(keys, max_size=4),
+        st.frozensets(keys, max_size=4),
+        st.builds(Pair, inner, inner),
+        st.builds(Open, inner, inner),
+        st.builds(Closed, inner),
         st.builds(deque, st.lists(inner), st.none() | st.integers(0, 5)),
         st.dictionaries(keys, inner, max_size=3).map(OrderedDict),
         st.lists(keys, max_size=4).map(Counter),
@@ -149,8 +171,21 @@ def test_a_payload_with_changed_bytes_is_a_value_or_a_decode_error(
 structured_bytes = st.lists(
     st.builds(lambda code: bytes((0xD4, code, 0xC1)), st.integers(1, 33))
     | st.integers(0x90, 0x99).map(lambda n: bytes((n,)))
-    | st.sampled_from([b"\x80", b"\x81", b"\xc0", b"\x01", b"\xa1x", b"\xc4\x02ab", b"\xdc\x00\x02",
-                       b"\xa3<f8", b"\xa1C", b"\xdd\x00\x00\x00\x01", b"\xd5\xff\x00\x00"])
+    | st.sampled_from(
+        [
+            b"\x80",
+            b"\x81",
+            b"\xc0",
+            b"\x01",
+            b"\xa1x",
+            b"\xc4\x02ab",
+            b"\xdc\x00\x02",
+            b"\xa3<f8",
+            b"\xa1C",
+            b"\xdd\x00\x00\x00\x01",
+            b"\xd5\xff\x00\x00",
+        ]
+    )
     | st.binary(max_size=4)
 ).map(b"".join)
 
@@ -178,8 +213,11 @@ def test_any_batch_is_its_count_of_values_or_a_decode_error(body: bytes, count: 
 
 headers = st.builds(
     lambda magic, version, kind, flags, rest: magic + bytes((version, kind)) + flags + rest,
-    st.sampled_from([b"df", b"dg"]), st.integers(0, 2), st.integers(0, 8),
-    st.sampled_from([b"\0\0", b"\1\0"]), st.binary(min_size=28, max_size=28),
+    st.sampled_from([b"df", b"dg"]),
+    st.integers(0, 2),
+    st.integers(0, 8),
+    st.sampled_from([b"\0\0", b"\1\0"]),
+    st.binary(min_size=28, max_size=28),
 )
 
 

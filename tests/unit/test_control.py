@@ -15,13 +15,20 @@ from dflow.errors import ProtocolError
 from dflow.wire import control
 
 KINDS: list[Any] = sorted(
-    (cls for cls in vars(control).values()
-     if isinstance(cls, type) and issubclass(cls, control.Control) and cls is not control.Control),
+    (
+        cls
+        for cls in vars(control).values()
+        if isinstance(cls, type) and issubclass(cls, control.Control) and cls is not control.Control
+    ),
     key=lambda cls: cls.code,
 )
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False)
-    | st.text() | st.binary(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(0, 9), inner),
     max_leaves=8,
 )
@@ -74,9 +81,7 @@ def test_messages_have_the_bytes_of_version_1(message: control.Control, golden: 
 
 def test_text_with_lone_surrogates_is_escaped_and_not_an_error() -> None:
     sent = control.Failed("handler", "bad name \udcff", "")
-    assert control.decode(control.encode(sent)) == control.Failed(
-        "handler", "bad name \\udcff", ""
-    )
+    assert control.decode(control.encode(sent)) == control.Failed("handler", "bad name \\udcff", "")
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,7 @@ GOLDEN = {
     " 0300000000000000 0001000000000000 0200000000000000",
     "closed": "6466 01 05 0000 02000000 05000000 00000000 0000000000000000 0000000000000000"
     " 0300000000000000 0001000000000000 0200000000000000",
-    "refused": "6466 01 06 0000 02000000 05000000 00000000 0000000000000000 0000000000000000"
-    " 6e6f",
+    "refused": "6466 01 06 0000 02000000 05000000 00000000 0000000000000000 0000000000000000 6e6f",
 }
 SENT_NS = 1234567890123456789
 PACKED = {
@@ -34,8 +33,12 @@ PACKED = {
     "refused": frames.pack_refused(5, 2, "no"),
 }
 KINDS = {
-    "hello": frames.HELLO, "batch": frames.BATCH, "end": frames.END,
-    "credit": frames.CREDIT, "closed": frames.CLOSED, "refused": frames.REFUSED,
+    "hello": frames.HELLO,
+    "batch": frames.BATCH,
+    "end": frames.END,
+    "credit": frames.CREDIT,
+    "closed": frames.CLOSED,
+    "refused": frames.REFUSED,
 }
 
 

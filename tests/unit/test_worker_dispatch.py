@@ -36,7 +36,6 @@ class Bench:
             emit,
             self.output.codec,
             self.gate,
-            self.ctx,
             lambda error, where: self.raised.append((error, where)),
             direct,
         )
