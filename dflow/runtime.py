@@ -17,15 +17,14 @@ from dflow import errors
 from dflow.clock import wall_s
 from dflow.errors import PortError, RunError
 from dflow.graph.plan import Plan
-from dflow.launch.handle import Handle
 from dflow.launch.local import Launched, launch
 from dflow.launch.preload import check_not_preloading
 from dflow.launch.protocol import COORDINATOR, AgentGone, Event, Exited
 from dflow.options import RunOptions
 from dflow.report import RunReport, RunStatus, report_of_the_dead
-from dflow.wire.codec import Codec
 
 if TYPE_CHECKING:
+    from dflow.launch.handle import Handle
     from dflow.graph.builder import Graph
     from dflow.graph.node import Node
     from dflow.graph.ports import BoundInput, BoundOutput
@@ -100,7 +99,6 @@ class Run:
         self._coordinator_exit: Exited | None = None
         self._gone = threading.Event()
         self._agent_gone: AgentGone | None = None
-        self._interrupted = False
         self._failure: RunError | None = None
         self._told = False
         token = secrets.token_urlsafe(24)
@@ -109,6 +107,10 @@ class Run:
             graph, plan, options, run_id=self.run_id, token=token, epoch=EPOCH,
             on_event=self._on_event,
         )  # fmt: skip
+        # imported by `launch` while the agent starts, and not before
+        from dflow.launch.handle import Handle
+        from dflow.wire.codec import Codec
+
         self._handle = Handle(
             plan,
             options,

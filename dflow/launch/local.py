@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Condition, Thread
@@ -68,7 +69,8 @@ def launch(
     """
     launched = Launched(on_event)
     try:
-        # the agent imports dflow while this process pickles the graph
+        # the agent imports dflow while this process does, and while it pickles the graph
+        import_module("dflow.launch.handle")
         shipment = pack_code(graph)
         job = Job(
             run_id=run_id,

@@ -24,7 +24,7 @@ class Quacks(Protocol):
         (1, float),
         (1, complex),
         (None, None),
-        (None, Optional[int]),
+        (None, Optional[int]),  # noqa: UP045  # the old spelling is the point
         (3, int | str),
         ([1, 2], list[int]),
         ({"a": [1.5]}, dict[str, list[float]]),
