@@ -467,8 +467,8 @@ class CoordinatorState:
             self._fail(Cause("failed", "start_failed", text, busy=busy), RunEvent.ABORT)
         elif self.phase is Phase.DRAINING:
             busy = tuple(str(p.worker) for p in self._roll if p.must_drain and not p.drained)
-            # the launching process asks with what is left of the time it was given
-            given_s = max(self._drain_s, self.options.drain_timeout_s)
+            # 0: the launching process waited all that time for what it had sent to be handled
+            given_s = self._drain_s or self.options.drain_timeout_s
             text = f"the drain deadline of {given_s:g} s has passed"
             self._fail(Cause("drain_timeout", "drain_timeout", text, busy=busy), RunEvent.ABORT)
         elif self.phase is Phase.STOPPING:

@@ -8,6 +8,7 @@ messages into lanes and take them out of inboxes under ``plane.lock``, and wake 
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections import defaultdict, deque
@@ -277,9 +278,9 @@ class Handle:
             self._drained = True
             self._outbox.append(c.Drained())
         if self._drain_by_ns is not None and not self._drain_sent:
-            left_ns = max(0, self._drain_by_ns - monotonic_ns())
-            if self._settled() or not left_ns:
-                self._outbox.append(c.DrainRequest(left_ns / 1e9))
+            left_s = math.ceil(max(0, self._drain_by_ns - monotonic_ns()) / 1e8) / 10
+            if self._settled() or not left_s:
+                self._outbox.append(c.DrainRequest(left_s))
                 self._drain_sent = True
         return owing
 

@@ -128,6 +128,7 @@ def test_control_message_overtakes_data_that_waits(tmp_path: Path) -> None:
         for number in range(100):
             run.send(gated.data, number)
         run.send(gated.control, 1)
+        eventually(lambda: any(e.id == "run->gated.control" for e in run.status().edges))
         gate.touch()
         run.stop()
         values = list(run.results())
