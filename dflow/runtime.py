@@ -24,10 +24,10 @@ from dflow.options import RunOptions
 from dflow.report import RunReport, RunStatus, report_of_the_dead
 
 if TYPE_CHECKING:
-    from dflow.launch.handle import Handle
     from dflow.graph.builder import Graph
     from dflow.graph.node import Node
     from dflow.graph.ports import BoundInput, BoundOutput
+    from dflow.launch.handle import Handle
 
 __all__ = ["Run", "run", "start"]
 
