@@ -231,6 +231,35 @@ def test_returned_value_of_a_hook_is_emitted() -> None:
     assert values == ["hello", "0", "1", "bye"]
 
 
+@pytest.mark.parametrize("kind", ["source", "node"])
+def test_on_start_may_emit_more_than_the_window_and_comes_first(kind: str) -> None:
+    class Eager(Node):
+        out = Output(int)
+
+        def on_start(self) -> Iterator[int]:
+            yield from range(500)
+
+    class EagerSource(Eager):
+        def produce(self) -> Iterator[int]:
+            yield from range(500, 600)
+
+    class EagerNode(Eager):
+        inp = Input(int)
+
+        @inp.handler
+        def handle(self, x: int) -> int:
+            return 500 + x
+
+    eager = EagerSource() if kind == "source" else EagerNode()
+    last = keep()
+    graph = Graph("eager")
+    if isinstance(eager, EagerNode):
+        graph.connect(count(100), eager.inp)
+    graph.connect(eager.out, last, capacity=4)
+    values, _ = collect(graph, last)
+    assert values == list(range(600))
+
+
 # --- ticks --------------------------------------------------------------------------------
 
 

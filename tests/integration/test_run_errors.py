@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -268,6 +269,24 @@ def test_on_start_that_raises_means_the_run_never_starts(tmp_path: Path) -> None
         "on_stop first",
     ]
     assert ended_by(caught.value).totals["sent"] == 0
+
+
+def test_on_start_that_takes_too_long_is_a_start_error_that_names_it(tmp_path: Path) -> None:
+    class Sleepy(Node):
+        inp = Input(int)
+
+        @inp.handler
+        def handle(self, x: int) -> None: ...
+
+        def on_start(self) -> None:
+            time.sleep(1000)
+
+    began = time.monotonic()
+    with pytest.raises(StartError) as caught:
+        Graph("sleepy", count(1) >> Sleepy()).start(start_timeout_s=1.0)
+    assert time.monotonic() - began < 8
+    assert "sleepy[0]" in str(caught.value)
+    assert "1 s" in str(caught.value)
 
 
 def test_node_whose_init_raises_in_the_worker_is_a_start_error(tmp_path: Path) -> None:

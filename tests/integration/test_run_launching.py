@@ -230,6 +230,36 @@ def test_builtin_and_library_functions_may_be_nodes() -> None:
     assert values == [0.0, 1.0, math.sqrt(2)]
 
 
+def test_handler_may_start_processes_and_threads_of_its_own() -> None:
+    @node
+    def busy(x: int) -> int:
+        import concurrent.futures
+        import subprocess
+        import sys
+
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            doubled = sum(pool.map(int, [x, x]))
+        code = f"print({doubled} + 1)"
+        return int(subprocess.run([sys.executable, "-c", code], capture_output=True).stdout)
+
+    last = busy()
+    values, _ = collect(Graph("busy", count(3) >> last), last)
+    assert values == [1, 3, 5]
+
+
+def test_handler_may_use_multiprocessing() -> None:
+    @node
+    def forks(x: int) -> int:
+        import multiprocessing
+
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            return int(pool.apply(abs, (-x,)))
+
+    last = forks()
+    values, _ = collect(Graph("forks", count(3) >> last), last)
+    assert values == [0, 1, 2]
+
+
 # --- how processes talk and start ---------------------------------------------------------
 
 

@@ -346,3 +346,34 @@ def test_ctrl_c_twice_stops_now_with_a_keyboard_interrupt(tmp_path: Path) -> Non
     assert time.monotonic() - began < 6
     assert process.returncode == -signal.SIGINT
     assert "KeyboardInterrupt" in err
+
+
+SLOW_START = """
+import sys, time
+from pathlib import Path
+from dflow import Graph, Node, Output
+
+class Slow(Node):
+    out = Output(int)
+
+    def on_start(self):
+        Path(sys.argv[1], "running").touch()
+        time.sleep(1000)
+
+    def produce(self):
+        yield 1
+
+if __name__ == "__main__":
+    Graph("slow", Slow()).run()
+"""
+
+
+def test_ctrl_c_while_a_run_starts_ends_it_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "slow.py"
+    path.write_text(SLOW_START)
+    with python(path, tmp_path) as process:
+        eventually((tmp_path / "running").exists, within_s=20)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" in err
