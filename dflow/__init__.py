@@ -22,7 +22,6 @@ from dflow.version import __version__
 if TYPE_CHECKING:
     from dflow.errors import (
         AgentDied,
-        ChannelRefused,
         CoordinatorDied,
         DecodeError,
         DflowError,
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
         EncodeError,
         GraphError,
         HookFailed,
-        MissingExtra,
         NodeEnded,
         OptionError,
         PortError,
@@ -72,15 +70,14 @@ _HOME = {
     "source": "dflow.graph.function",
 }
 _ERRORS = (
-    "AgentDied", "ChannelRefused", "CoordinatorDied", "DecodeError", "DflowError",
-    "DrainTimeout", "EncodeError", "GraphError", "HookFailed", "MissingExtra", "NodeEnded",
+    "AgentDied", "CoordinatorDied", "DecodeError", "DflowError",
+    "DrainTimeout", "EncodeError", "GraphError", "HookFailed", "NodeEnded",
     "OptionError", "PortError", "ProtocolError", "RunError", "StartError", "WorkerDied",
 )  # fmt: skip
 _HOME |= dict.fromkeys(_ERRORS, "dflow.errors")
 
 __all__ = [
     "AgentDied",
-    "ChannelRefused",
     "Context",
     "CoordinatorDied",
     "DecodeError",
@@ -93,7 +90,6 @@ __all__ = [
     "Headers",
     "HookFailed",
     "Input",
-    "MissingExtra",
     "Node",
     "NodeEnded",
     "NodeReport",

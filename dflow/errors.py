@@ -10,7 +10,6 @@ from collections.abc import Iterable
 
 __all__ = [
     "AgentDied",
-    "ChannelRefused",
     "CoordinatorDied",
     "DecodeError",
     "DflowError",
@@ -18,7 +17,6 @@ __all__ = [
     "EncodeError",
     "GraphError",
     "HookFailed",
-    "MissingExtra",
     "NodeEnded",
     "OptionError",
     "PortError",
@@ -72,14 +70,6 @@ class DecodeError(DflowError, ValueError):
 
 class ProtocolError(DflowError):
     """A peer sent a frame that is malformed or not allowed in the current state."""
-
-
-class ChannelRefused(ProtocolError):
-    """A receiver refused to open a channel (wrong token, epoch or channel number)."""
-
-
-class MissingExtra(DflowError, ImportError):
-    """An optional dependency is needed; the message names the extra to install."""
 
 
 class RunError(DflowError):

@@ -8,6 +8,7 @@ class adds. Object dtypes never do: they are pointers, and decoding them would n
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -70,9 +71,18 @@ def _write_scalar(scalar: Any) -> list[Any]:
     return [SCALAR, _dtype_description(scalar.dtype), scalar.tobytes()]
 
 
+def _numpy() -> Any:
+    try:
+        return importlib.import_module("numpy")
+    except ImportError:
+        raise DecodeError(
+            "got a numpy value, but numpy is not installed here; pip install 'dflow[numpy]'"
+        ) from None
+
+
 def read_array(parts: list[Any]) -> Any:
     """Return the read-only array that ``parts`` describe."""
-    import numpy as np
+    np = _numpy()
 
     description, order, shape, data = parts
     dtype = _read_dtype(description, np)
@@ -89,7 +99,7 @@ def read_array(parts: list[Any]) -> Any:
 
 def read_scalar(parts: list[Any]) -> Any:
     """Return the numpy scalar that ``parts`` describe."""
-    import numpy as np
+    np = _numpy()
 
     description, data = parts
     if description == "str_" and type(data) is str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import traceback
 from pathlib import Path
+from types import GeneratorType
+from typing import Any
 
 import msgpack
 
-__all__ = ["ErrorLog", "Interrupted", "describe", "user_traceback"]
+__all__ = ["ErrorLog", "Interrupted", "describe", "place_of", "user_traceback"]
 
 _NOT_THE_USERS = (
     str(Path(__file__).resolve().parent.parent) + os.sep,
@@ -28,14 +32,32 @@ def _user_frames(error: BaseException) -> list[traceback.FrameSummary]:
     return [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
 
 
-def describe(error: BaseException) -> str:
-    """Return ``Type: message (file.py:12 in function)``, pointing at the user's own line."""
+def describe(error: BaseException, returned_by: str = "") -> str:
+    """Return ``Type: message (file.py:12 in function)``, pointing at the user's own line.
+
+    A value that cannot travel has no such line when it was returned or yielded: then the
+    function that did so, ``returned_by`` (`place_of`), stands in.
+    """
     frames = _user_frames(error)
     text = f"{type(error).__name__}: {error}"
     if frames:
         last = frames[-1]
-        text += f" ({last.filename}:{last.lineno} in {last.name})"
-    return text
+        return f"{text} ({last.filename}:{last.lineno} in {last.name})"
+    return f"{text} (emitted by {returned_by})" if returned_by else text
+
+
+def place_of(call: Any) -> str:
+    """Return ``file.py:12 in function`` of what a worker calls; empty if it has no such place.
+
+    Of a generator that has just yielded, the line of the ``yield``.
+    """
+    if isinstance(call, GeneratorType) and call.gi_frame is not None:
+        return f"{call.gi_code.co_filename}:{call.gi_frame.f_lineno} in {call.gi_code.co_name}"
+    while isinstance(call, functools.partial):
+        call = call.func
+    call = inspect.unwrap(call)
+    code = getattr(getattr(call, "__func__", call), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno} in {code.co_name}" if code else ""
 
 
 def user_traceback(error: BaseException) -> str:
@@ -56,7 +78,9 @@ class ErrorLog:
         self._silent = 0
         self._last_ns = 0
 
-    def line(self, error: BaseException, where: str, now_ns: int) -> str | None:
+    def line(
+        self, error: BaseException, where: str, now_ns: int, returned_by: str = ""
+    ) -> str | None:
         """Return what to log about ``error``, or None to stay silent for now."""
         if self._reported >= _FULL_REPORTS and now_ns - self._last_ns < _EVERY_NS:
             self._silent += 1
@@ -65,7 +89,7 @@ class ErrorLog:
         self._reported += 1
         more = f" (and {self._silent} more since the last report)" if self._silent else ""
         self._silent = 0
-        text = f"{where} raised {describe(error)}; skipped{more}"
+        text = f"{where} raised {describe(error, returned_by)}; skipped{more}"
         return f"{text}\n{user_traceback(error)}" if self._reported <= _FULL_REPORTS else text
 
     def last_word(self) -> str | None:

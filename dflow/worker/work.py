@@ -19,7 +19,7 @@ from dflow.stats import NodeStats, WorkerStats
 from dflow.worker.aio import AsyncRunner, AsyncSource
 from dflow.worker.context import Context, make_emitters, refusing_emitters
 from dflow.worker.dispatch import Dispatcher
-from dflow.worker.faults import ErrorLog, Interrupted, describe, user_traceback
+from dflow.worker.faults import ErrorLog, Interrupted, describe, place_of, user_traceback
 from dflow.worker.source import SyncSource
 from dflow.worker.state import HookRaised
 
@@ -70,6 +70,8 @@ class Work:
         self.dispatch = Dispatcher(
             self._handlers, self._emit, codec, plane.gate, self._on_error, self._direct
         )
+        calls = [handler.call for handler in self._handlers.values()]
+        self._emitter: object = calls[0] if len(calls) == 1 else None  # whose values are emitted
         self.tasks: AsyncRunner | None = None
         self._source: SyncSource | AsyncSource | None = None
         self._is_source = node.kind == "source"
@@ -180,6 +182,7 @@ class Work:
         try:
             with self._user_code():
                 values = self._node.bind_source(self._ctx)()
+                self._emitter = values
                 if not isinstance(values, AsyncIterable):
                     return self._sync_source(values or ())
         except Exception as error:  # noqa: BLE001  # user code may raise anything
@@ -323,13 +326,15 @@ class Work:
     def _on_error(self, error: BaseException, where: str) -> None:
         if self._options.on_error == "stop":
             if self.raised is None:
-                self.raised = HookRaised(where, describe(error), user_traceback(error))
+                self.raised = HookRaised(
+                    where, describe(error, place_of(self._emitter)), user_traceback(error)
+                )
             self._plane.gate.shut = True
         else:
             self._log_error(error, where)
 
     def _log_error(self, error: BaseException, where: str) -> None:
-        line = self._errors.line(error, where, monotonic_ns())
+        line = self._errors.line(error, where, monotonic_ns(), place_of(self._emitter))
         if line is not None:
             self._ctx.log.error("{}", line)
 

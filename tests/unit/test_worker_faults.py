@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import CodeType
 
 import pytest
 
+from dflow.errors import EncodeError
 from dflow.wire.codec import Codec
 from dflow.worker import faults
-from dflow.worker.faults import ErrorLog, describe, user_traceback
+from dflow.worker.faults import ErrorLog, describe, place_of, user_traceback
 
 SECOND = 1_000_000_000
 PACKAGE = Path(sys.modules["dflow"].__file__ or "").parent
@@ -80,3 +83,22 @@ def test_errors_nobody_has_read_of_are_mentioned_at_the_end() -> None:
         log.line(ValueError("x"), "handler", now)
     assert log.last_word() == "4 more errors were skipped without a line of their own"
     assert log.last_word() is None
+
+
+def test_the_place_of_a_value_is_the_function_or_the_yield_it_came_from() -> None:
+    def numbers() -> Iterator[int]:
+        yield 1
+        yield 2
+
+    values = numbers()
+    next(values)
+    line = numbers.__code__.co_firstlineno
+    assert place_of(values) == f"{__file__}:{line + 1} in numbers"
+    assert place_of(partial(numbers)) == f"{__file__}:{line} in numbers"
+    assert place_of(len) == place_of(None) == ""
+
+
+def test_an_error_without_a_line_of_the_users_names_who_emitted_the_value() -> None:
+    error = EncodeError("payload: expected data, got object")
+    assert describe(error, "a.py:3 in f").endswith("got object (emitted by a.py:3 in f)")
+    assert describe(error).endswith("got object")
