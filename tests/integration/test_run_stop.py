@@ -286,7 +286,8 @@ def test_handler_that_ignores_the_interrupt_is_killed_in_the_end(tmp_path: Path)
 # --- signals ------------------------------------------------------------------------------
 
 SCRIPT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & and nohup ignore it
 from pathlib import Path
 from dflow import Graph, sink, source
 import dflow
@@ -349,7 +350,8 @@ def test_ctrl_c_twice_stops_now_with_a_keyboard_interrupt(tmp_path: Path) -> Non
 
 
 SLOW_START = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from dflow import Graph, Node, Output
 
