@@ -10,13 +10,14 @@ import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from dflow import errors
 from dflow.clock import wall_s
 from dflow.errors import PortError, RunError
 from dflow.graph.plan import Plan
+from dflow.launch.interrupt import DrainOnSignal
 from dflow.launch.local import Launched, launch
 from dflow.launch.preload import check_not_preloading
 from dflow.launch.protocol import COORDINATOR, AgentGone, Event, Exited
@@ -57,7 +58,9 @@ def start(
     check_not_preloading()
     options = RunOptions().updated(run_options)
     ports = _result_ports(graph, results)
-    return Run(graph, graph.plan(ports), options)
+    started = Run(graph, graph.plan(ports), options)
+    started._await_start()
+    return started
 
 
 def run(
@@ -73,12 +76,16 @@ def run(
     twice stops now and raises KeyboardInterrupt. ``progress`` shows live rates on stderr;
     ``on_status`` is called about four times a second. Raises as `start` and `Run.wait` do.
     """
-    with _Progress(progress) as shown:  # before the start: processes inherit where stdout leads
-        started = start(graph, **run_options)
-        with _Signals(started) as signals:
-            report = started.watch([s for s in (shown, on_status) if s is not None])
-    if signals.stopped_now:
-        raise KeyboardInterrupt
+    check_not_preloading()
+    options = RunOptions().updated(run_options)
+    plan = graph.plan()
+    # before the start: processes inherit where stdout leads
+    with _Progress(progress) as shown, DrainOnSignal() as signals:
+        started = Run(graph, plan, options)
+        signals.watch(started)
+        started._await_start()
+        report = started.watch([s for s in (shown, on_status) if s is not None])
+    signals.conclude(started=started._ran)
     return report
 
 
@@ -111,21 +118,19 @@ class Run:
         from dflow.launch.handle import Handle
         from dflow.wire.codec import Codec
 
-        self._handle = Handle(
-            plan,
-            options,
-            token=token,
-            epoch=EPOCH,
-            endpoint=self._launched.endpoint,
-            run_dir=self._launched.run_dir,
-            codec=Codec(graph.types()),
-            edge_key=graph.edge_key,
-        )
         try:
-            self._await_start()
+            self._handle = Handle(
+                plan,
+                options,
+                token=token,
+                epoch=EPOCH,
+                endpoint=self._launched.endpoint,
+                run_dir=self._launched.run_dir,
+                codec=Codec(graph.types()),
+                edge_key=graph.edge_key,
+            )
         except BaseException:
             self._launched.kill()
-            self._handle.close()
             raise
 
     def _on_event(self, event: Event) -> None:
@@ -137,13 +142,22 @@ class Run:
             if self._handle is not None:
                 self._handle.over()
 
+    @property
+    def _ran(self) -> bool:
+        return self._handle is not None and self._handle.ran
+
     def _await_start(self) -> None:
         handle = self._handle
         assert handle is not None
-        with handle.changed:
-            handle.changed.wait_for(
-                lambda: handle.phase in (*_LIVE, "stopping", "finished") or self._gone.is_set()
-            )
+        try:
+            with handle.changed:
+                handle.changed.wait_for(
+                    lambda: handle.phase in (*_LIVE, "stopping", "finished") or self._gone.is_set()
+                )
+        except BaseException:
+            self._launched.kill()
+            handle.close()
+            raise
         if handle.phase == "finished" or self._gone.is_set():
             report = self._end()
             if report.error is not None:
@@ -312,39 +326,6 @@ class Run:
 
 def _how(code: int | None, signum: int | None) -> str:
     return signal.Signals(signum).name if signum is not None else f"exit code {code}"
-
-
-class _Signals:
-    """Ctrl-C once drains, twice stops now; SIGTERM drains. Main thread only."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._count = 0
-        self.stopped_now = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is not threading.main_thread():
-            return self
-        for number, ordinary in (
-            (signal.SIGINT, signal.default_int_handler),
-            (signal.SIGTERM, signal.SIG_DFL),
-        ):
-            if signal.getsignal(number) is ordinary:
-                self._before[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._count += number == signal.SIGINT
-        if self._count > 1:
-            self.stopped_now = True
-            self._run.abort("interrupted twice")
-        else:
-            self._run.stop()
 
 
 class _Progress:

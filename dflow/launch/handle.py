@@ -85,7 +85,7 @@ class Handle:
         self._drained = False
         self._discard = False
         self._kept: defaultdict[str, deque[Batch]] = defaultdict(deque)
-        self._ran = False
+        self.ran = False
         self._dealer = connect_control(endpoint, b"handle")
         self.plane.poller.add(self._dealer)
         self._post(c.Hello("handle", token, os.getpid(), socket.gethostname(), EXTERNAL, 0))
@@ -274,7 +274,7 @@ class Handle:
         plane.flush()
         self._keep_the_last()
         owing = plane.inbound.grant(idle=not ready)
-        if self._ran and not self._drained and plane.inbound.fed and plane.inbound.exhausted:
+        if self.ran and not self._drained and plane.inbound.fed and plane.inbound.exhausted:
             self._drained = True
             self._outbox.append(c.Drained())
         if self._drain_by_ns is not None and not self._drain_sent:
@@ -302,7 +302,7 @@ class Handle:
             case c.Link():
                 self._outbox.append(c.Linked())
             case c.Run():
-                self._ran = True
+                self.ran = True
             case c.Process(phase):
                 self.phase = phase
             case c.Stop() | c.Abort():

@@ -83,8 +83,9 @@ def test_generator_of_a_drained_source_is_closed_so_that_it_can_clean_up(tmp_pat
         finally:
             (tmp_path / "clean").touch()
 
-    with Graph("close", cleans_up() >> swallow()).start():
-        pass
+    source_node = cleans_up()
+    with Graph("close", source_node).start(results=source_node) as run:
+        assert next(run.results()) == 1  # a generator that never began has nothing to clean up
     assert (tmp_path / "clean").exists()
 
 
