@@ -114,11 +114,11 @@ class Run:
             graph, plan, options, run_id=self.run_id, token=token, epoch=EPOCH,
             on_event=self._on_event,
         )  # fmt: skip
-        # imported by `launch` while the agent starts, and not before
-        from dflow.launch.handle import Handle
-        from dflow.wire.codec import Codec
-
         try:
+            # imported by `launch` while the agent starts, and not before
+            from dflow.launch.handle import Handle
+            from dflow.wire.codec import Codec
+
             self._handle = Handle(
                 plan,
                 options,
@@ -269,7 +269,8 @@ class Run:
         self._gone.wait()
         handle = self._handle
         assert handle is not None
-        handle.close()
+        ended = self._coordinator_exit
+        handle.close(report_expected=ended is not None and ended.code == 0)
         if handle.report is None:
             handle.report = self._report_of_the_dead()
         return handle.report

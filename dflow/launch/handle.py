@@ -14,6 +14,7 @@ import socket
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from threading import Condition, Lock, Thread
 from typing import Any
 
@@ -36,6 +37,8 @@ __all__ = ["Handle"]
 STATS_S = 0.25
 _OWN_REQUEST = 0
 IDLE_REPORT_S = 0.002
+LAST_WORDS_S = 0.1
+REPORT_S = 5.0
 
 
 class Handle:
@@ -85,6 +88,8 @@ class Handle:
         self._drained = False
         self._discard = False
         self._kept: defaultdict[str, deque[Batch]] = defaultdict(deque)
+        self._values: defaultdict[str, deque[Any]] = defaultdict(deque)  # shared by all readers
+        self._last_words_s = LAST_WORDS_S
         self.ran = False
         self._dealer = connect_control(endpoint, b"handle")
         self.plane.poller.add(self._dealer)
@@ -186,24 +191,35 @@ class Handle:
 
     def results(self, input_name: str) -> Iterator[Any]:
         """Yield what arrives for one results port until its node has ended."""
-        channels = [ch for ch in self.plane.inbound.channels.values() if ch.port == input_name]
-        kept = self._kept[input_name]
+        values = self._values[input_name]
         while True:
-            with self.changed:
-                self.changed.wait_for(
-                    lambda: (
-                        bool(kept)
-                        or any(ch.inbox for ch in channels)
-                        or all(ch.exhausted for ch in channels)
-                        or self._over
-                    )
-                )
-                batch = kept.popleft() if kept else self._next_batch(channels)
-            if batch is None:
+            with suppress(IndexError):
+                while True:
+                    yield values.popleft()
+            if not self._refill(input_name, values):
                 return
+
+    def _refill(self, port: str, values: deque[Any]) -> bool:
+        """Wait for more results of ``port`` and decode them; False when there are no more."""
+        channels = [ch for ch in self.plane.inbound.channels.values() if ch.port == port]
+        kept = self._kept[port]
+        with self.changed:
+            self.changed.wait_for(
+                lambda: (
+                    bool(values or kept)
+                    or any(ch.inbox for ch in channels)
+                    or all(ch.exhausted for ch in channels)
+                    or self._over
+                )
+            )
+            if values:  # another reader was faster
+                return True
+            batch = kept.popleft() if kept else self._next_batch(channels)
+            if batch is None:
+                return False
             with self._codec_lock:
-                values = self._codec.decode_batch(batch.body, batch.count)
-            yield from values
+                values.extend(self._codec.decode_batch(batch.body, batch.count))
+        return True
 
     def _next_batch(self, channels: list[InChannel]) -> Batch | None:
         for channel in channels:
@@ -230,12 +246,18 @@ class Handle:
         with self.changed:
             self._over = True
             for future in self._requests.values():
-                future.set_exception(NodeEnded("the run has ended"))
+                if not future.done():
+                    future.set_exception(NodeEnded("the run has ended"))
             self._requests.clear()
             self.changed.notify_all()
 
-    def close(self) -> None:
-        """End the thread; called when no process of the run is left."""
+    def close(self, *, report_expected: bool = False) -> None:
+        """End the thread; called when no process of the run is left.
+
+        The report may still be on its way through this process's own sockets: it is waited
+        for longer if the coordinator has ended in order.
+        """
+        self._last_words_s = REPORT_S if report_expected else LAST_WORDS_S
         self.over()
         self.ended = True
         self.plane.wakeup.set()
@@ -259,15 +281,23 @@ class Handle:
                     self._outbox += (c.Stats(self._stats()), c.StatusRequest(_OWN_REQUEST))
                 while self._outbox:
                     self._dealer.send(c.encode(self._outbox.popleft()))
+            self._hear_the_rest()
         finally:
             self._dealer.close(linger=0)
             plane.close()
+
+    def _hear_the_rest(self) -> None:
+        by_ns = monotonic_ns() + int(self._last_words_s * 1e9)
+        while self.report is None and (left_ns := by_ns - monotonic_ns()) > 0:
+            if self._dealer.poll(left_ns // 1_000_000 + 1):
+                self._obey(self._dealer.recv())
 
     def _step(self, ready: list[Any]) -> bool:
         """Do what there is to do; return whether any sender is owed a credit report."""
         plane = self.plane
         if self._dealer in ready:
-            self._obey(self._dealer.recv())
+            while self._dealer.poll(0):
+                self._obey(self._dealer.recv())
         while self._opening:
             plane.outbound.add(*self._opening.popleft())
         plane.receive(ready)
@@ -320,7 +350,7 @@ class Handle:
 
     def _resolve(self, request: int, answer: Any) -> None:
         future = self._requests.get(request)
-        if future is not None:
+        if future is not None and not future.done():
             future.set_result(answer)
 
     def _stats(self) -> list[Any]:

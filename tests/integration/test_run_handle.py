@@ -25,6 +25,7 @@ from dflow import (
     edge,
     source,
 )
+from dflow.launch.handle import Handle
 from dflow.options import DEFAULT_CAPACITY
 from tests.integration.flows import (
     Inlet,
@@ -481,3 +482,25 @@ def test_process_with_threads_and_its_own_zmq_context_may_run_graphs() -> None:
         thread.join()
         context.destroy(linger=0)
     assert values == list(range(100))
+
+
+def test_readers_of_one_port_continue_where_the_last_one_left_off() -> None:
+    inlet = count(20)
+    with Graph("pieces", inlet).start(results=inlet) as run:
+        first = [next(run.results()) for _ in range(3)]
+        assert first + list(run.results()) == list(range(20))
+
+
+def test_a_handle_that_is_slow_at_the_end_still_hears_the_report(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The run's processes are gone before the thread looks at its socket again."""
+    step = Handle._step
+
+    def late_step(handle: Handle, ready: list[Any]) -> bool:
+        return handle.phase == "stopping" or step(handle, ready)
+
+    monkeypatch.setattr(Handle, "_step", late_step)
+    report = Graph("late", count(3) >> swallow()).run()
+    assert report.outcome == "finished"
+    assert report.balances
