@@ -3,7 +3,7 @@
 Every container is wrapped in a `_Box` that remembers its place, so that the packer calls
 back for each one and unwraps the value level by level, without recursion in Python. It is
 used when the fast way failed (to raise an error that names the place), and for the rare
-values that msgpack packs wrongly: bytearrays and text with lone surrogates.
+values that msgpack packs wrongly: bytearrays, `ExtType` and text with lone surrogates.
 """
 
 from __future__ import annotations
@@ -139,6 +139,8 @@ def _key_step(key: Any) -> str:
 def describe_unsendable(kind: type) -> str:
     """Return what was expected instead of an instance of ``kind``, and what to do."""
     name = kind.__qualname__
+    if kind is msgpack.ExtType:
+        return "expected a value, got msgpack.ExtType, which has no meaning here; emit its data"
     if is_dataclass(kind) or issubclass(kind, Enum) or hasattr(kind, "_fields"):
         try:
             class_codec(kind)

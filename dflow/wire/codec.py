@@ -4,8 +4,9 @@ The fast path is one call into msgpack's C packer or unpacker. Everything else i
 it: values beyond msgpack's types are marked arrays (`dflow.wire.values`), taken apart by the
 packer's ``default`` hook and put together by hooks that are only installed when the received
 bytes contain a mark. The packer writes a bytearray as if it were bytes; the packed bytes
-tell whether there can be one, and only then is the value searched for it. Failures are
-packed once more by `dflow.wire.careful`, which knows where in the value it is.
+tell whether there can be one, and only then is the value searched for it; likewise for an
+`ExtType` (`dflow.wire.extensions`). Failures are packed once more by `dflow.wire.careful`,
+which knows where in the value it is.
 
 No pickle: decoding can make the values of `dflow.wire.values` and instances of classes named
 beforehand, nothing else, and no more of them than the input has bytes for.
@@ -23,6 +24,7 @@ import msgpack
 from dflow.errors import DecodeError, EncodeError
 from dflow.wire.arrays import numpy_writer, read_array, read_scalar
 from dflow.wire.careful import CarefulPacker, describe_unsendable
+from dflow.wire.extensions import EXT_HEADS, ext_types_made
 from dflow.wire.frames import MAX_MESSAGE_BYTES
 from dflow.wire.types import ClassCodec, class_codec, registered
 from dflow.wire.unpack import make_unpackers, require_whole
@@ -102,8 +104,8 @@ class Codec:
         self._leaves.add(kind)
         return writer
 
-    def _holds_bytearray(self, value: Any) -> bool:
-        """Return whether a value that was packed has a bytearray in it; without recursion."""
+    def _is_mispacked(self, value: Any) -> bool:
+        """Return whether a value has a bytearray or an ExtType in it; without recursion."""
         leaves = self._leaves
         waiting = [] if type(value) in leaves else [value]
         for value in waiting:
@@ -117,7 +119,7 @@ class Codec:
                 if leaves.issuperset(map(type, value)):
                     continue
                 parts = value
-            elif kind is bytearray:
+            elif kind is bytearray or kind is msgpack.ExtType:
                 return True
             else:
                 parts = self._default(value)[1:]
@@ -128,7 +130,8 @@ class Codec:
 
     def _make_encode(self) -> Callable[[Any], bytes]:
         careful = self._careful.pack
-        holds_bytearray = self._holds_bytearray
+        is_mispacked = self._is_mispacked
+        made = ext_types_made
         new_packer = partial(msgpack.Packer, strict_types=True, default=self._default)
         pack = new_packer().pack
 
@@ -138,7 +141,7 @@ class Codec:
             except Exception:  # noqa: BLE001  # raised again there, with the place
                 return careful(value)
             # Literals, because this runs for each message: bin 8; a bin 16 needs 259 bytes.
-            if 0xC4 in data or len(data) > 258:
+            if 0xC4 in data or len(data) > 258 or made:
                 return check(value, data)
             return data
 
@@ -151,7 +154,9 @@ class Codec:
                         f"payload: expected at most {MAX_MESSAGE_BYTES:,} bytes encoded, "
                         f"got {len(data):,}; send it in parts"
                     )
-            if (_BIN8 in data or _BIN16 in data or _BIN32 in data) and holds_bytearray(value):
+            if (_BIN8 in data or _BIN16 in data or _BIN32 in data) and is_mispacked(value):
+                return careful(value)
+            if made and any(head in data for head in EXT_HEADS) and is_mispacked(value):
                 return careful(value)
             return data
 

@@ -23,7 +23,7 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from msgpack import ExtType
+from msgpack import ExtType, Timestamp
 
 from dflow.errors import DecodeError, EncodeError
 
@@ -121,6 +121,7 @@ LEAVES: frozenset[type] = frozenset(
         dt.timedelta,
         dt.timezone,
         ZoneInfo,
+        Timestamp,
     }
 )
 """Types whose values hold no other values of the user's."""

@@ -324,6 +324,46 @@ def test_what_cannot_travel_is_named_with_its_place(
     assert codec.decode(codec.encode([1, (2,)])) == [1, (2,)]  # as good as new
 
 
+@pytest.mark.parametrize("size", [0, 1, 2, 4, 8, 16, 3, 255, 256, 65535, 65536])
+@pytest.mark.parametrize(
+    ("wrap", "path"),
+    [
+        (lambda ext: ext, "payload"),
+        (lambda ext: [1, {"k": ext}], 'payload[1]["k"]'),
+        (lambda ext: (1, ext), "payload[1]"),
+        (lambda ext: {ext: 1}, "payload.keys()[0]"),
+        (lambda ext: Box(1, [ext]), "payload.tags[0]"),
+        (lambda ext: [b"same", bytearray(1), ext], "payload[2]"),
+    ],
+)
+def test_an_extension_of_the_users_is_refused_where_it_is(
+    codec: Codec, wrap: Callable[[Any], Any], path: str, size: int
+) -> None:
+    with pytest.raises(EncodeError, match=r"got msgpack\.ExtType") as caught:
+        codec.encode(wrap(msgpack.ExtType(99, bytes(size))))
+    assert caught.value.path == path
+
+
+def test_an_extension_that_looks_like_a_mark_of_dflows_is_refused(codec: Codec) -> None:
+    for forged in (msgpack.ExtType(1, b"\xc1"), msgpack.unpackb(b"\xd4\x1e\xc1")):
+        with pytest.raises(EncodeError, match=r"payload\[0\]: .*got msgpack\.ExtType"):
+            codec.encode([forged, 1, 2])
+
+
+def test_making_an_extension_works_as_ever() -> None:
+    made = msgpack.ExtType(code=5, data=b"x")
+    assert (made, type(made)) == ((5, b"x"), msgpack.ExtType)
+    assert msgpack.unpackb(msgpack.packb(made)) == made
+    assert pickle.loads(pickle.dumps(made)) == made
+    with pytest.raises(TypeError, match="code must be int"):
+        msgpack.ExtType("5", b"x")
+
+
+def test_a_timestamp_travels_in_any_company(codec: Codec) -> None:
+    value = [msgpack.Timestamp(5, 7), b"bytes", bytearray(b"x"), msgpack.Timestamp(2**40)]
+    assert pickle.dumps(both_ways(codec, value)) == pickle.dumps(value)
+
+
 def test_a_socket_is_called_a_socket(codec: Codec) -> None:
     with socket.socket() as bad, pytest.raises(EncodeError, match=r'payload\["s"\].*got socket'):
         codec.encode({"s": bad})
