@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dflow.clock import monotonic_ns
 from dflow.errors import DecodeError
-from dflow.flow.in_edge import InChannel
+from dflow.flow.in_edge import Batch, InChannel
 from dflow.worker.context import current_headers
 from dflow.worker.emitting import ALL, ReturnedGenerator, emit_directly, emit_each
 from dflow.worker.faults import Interrupted
@@ -107,11 +107,11 @@ class Dispatcher:
         """Nanoseconds spent in user code (and in emit, which it calls)."""
         return self.other_ns + sum(turns.busy_ns for turns in self._turns.values())
 
-    def turn(self, channel: InChannel) -> None:
-        """Hand messages of the channel's first batch to the handler, for about one turn."""
+    def turn(self, channel: InChannel, most: int = MAX_TURN) -> None:
+        """Hand up to ``most`` messages of the first batch to the handler, for about one turn."""
         handler = self._handlers[channel.port]
         turns = self._turns[channel.port]
-        values = self._next_values(channel, turns.size)
+        values = self._next_values(channel, min(turns.size, most))
         if not values:
             return
         began = monotonic_ns()
@@ -135,14 +135,14 @@ class Dispatcher:
         return values
 
     def _next_values(self, channel: InChannel, most: int) -> list[Any]:
-        """Return up to ``most`` messages of the first batch; [] if it could not be decoded."""
+        """Return up to ``most`` messages of the first batch; [] if none could be decoded."""
         batch = channel.inbox[0]
         if batch.values is None:
             try:
                 batch.values = self._codec.decode_batch(batch.body, batch.count)
             except DecodeError as error:
-                self._undecodable(channel, batch.count, error)
-                return []
+                if not self._salvage(channel, batch, error):
+                    return []
             batch.body = None
         current_headers.set(batch.headers)
         return batch.values[batch.position : batch.position + most]
@@ -217,9 +217,17 @@ class Dispatcher:
         self.errors += 1
         self._on_error(error, where)
 
-    def _undecodable(self, channel: InChannel, count: int, error: DecodeError) -> None:
-        channel.malformed += 1
-        self.errors += count
-        channel.take(count)
-        channel.finish(count)
-        self._on_error(error, f"decoding {channel.edge_id}")
+    def _salvage(self, channel: InChannel, batch: Batch, error: DecodeError) -> bool:
+        """Decode message by message, losing only the bad ones; return whether to go on now."""
+        try:
+            values, errors = self._codec.decode_each(batch.body, batch.count)
+        except DecodeError:
+            values, errors = [], [error]
+        lost = batch.count - len(values)
+        batch.values = values
+        channel.malformed += lost
+        self.errors += lost
+        channel.discard(lost)
+        for each in errors:
+            self._on_error(each, f"decoding {channel.edge_id}")
+        return bool(values) and not self._gate.shut

@@ -115,6 +115,11 @@ class Outbound:
         return False
 
     @property
+    def waiting(self) -> int:
+        """Messages emitted that have not left."""
+        return sum(edge.waiting for edge in self.edges)
+
+    @property
     def unsent(self) -> bool:
         """Whether messages are still waiting to be sent."""
         return any(edge.waiting for edge in self.edges)

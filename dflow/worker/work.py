@@ -18,7 +18,7 @@ from dflow.errors import PortError
 from dflow.stats import NodeStats, WorkerStats
 from dflow.worker.aio import AsyncRunner, AsyncSource
 from dflow.worker.context import Context, make_emitters, refusing_emitters
-from dflow.worker.dispatch import Dispatcher
+from dflow.worker.dispatch import MAX_TURN, Dispatcher
 from dflow.worker.faults import ErrorLog, Interrupted, describe, place_of, user_traceback
 from dflow.worker.source import SyncSource
 from dflow.worker.state import HookRaised
@@ -57,6 +57,10 @@ class Work:
         self._ticks = 0
         self._next_tick: float | None = None
         self._closing = False
+        self._waiting: int | None = None
+        self._tick_owes = False
+        capacities = [e.capacity for e in plane.plan.out_edges(ctx.node)]
+        self._overdraft = min(capacities, default=1)
         emitters = make_emitters(node, plane, codec.encode, check_types=check_types)
         self._emitters = emitters.by_port
         self._unconsumed = emitters.unconsumed
@@ -111,7 +115,7 @@ class Work:
             return True
         if self._is_source:
             return self._source_ready(blocked)
-        if self.dispatch.crowded:
+        if self.dispatch.crowded or self._overdrawn() >= self._overdraft:
             return False
         only_control = blocked or bool(self.dispatch.paused)
         if not self._plane.inbound.ready.waiting(only_control=only_control):
@@ -152,16 +156,34 @@ class Work:
             self._next_tick = monotonic_ns() / 1e9 + self._options.tick_s
 
     def step(self) -> None:
-        """Run one turn of user code: a paused generator first, then the source or an inbox."""
-        self._tick()
-        if self.resume():
-            return
+        """Run one turn of user code: a paused generator first, then the source or an inbox.
+
+        A tick comes last, and one that has emitted without credit waits until data has had a
+        turn: or it would take all the credit there ever is.
+        """
         blocked = self._plane.outbound.blocked
-        if self._is_source:
-            if not blocked:
-                self._pull()
-        elif not self.dispatch.crowded:
-            self._take(only_control=blocked or bool(self.dispatch.paused))
+        self._tick_owes = self._tick_owes and blocked
+        if not self.resume():
+            if self._is_source:
+                if not blocked:
+                    self._pull()
+            elif not self.dispatch.crowded and self._overdrawn() < self._overdraft:
+                self._take(only_control=blocked or bool(self.dispatch.paused))
+        self._tick()
+
+    def _overdrawn(self) -> int:
+        """Return how many messages were emitted without credit since credit ran out.
+
+        That is what control messages emit: data waits meanwhile. Bounded, or memory would not be.
+        """
+        outbound = self._plane.outbound
+        if not outbound.blocked:
+            self._waiting = None
+            return 0
+        waiting = outbound.waiting
+        if self._waiting is None or waiting < self._waiting:
+            self._waiting = waiting
+        return waiting - self._waiting
 
     def resume(self) -> bool:
         """Go on with a generator that waited for credit, if it can; return whether it did."""
@@ -203,7 +225,7 @@ class Work:
             self._start_tasks(channel)
         else:
             with self._user_code():
-                self.dispatch.turn(channel)
+                self.dispatch.turn(channel, most=1 if only_control else MAX_TURN)
         ready.push(channel)
 
     def _start_tasks(self, channel: InChannel) -> None:
@@ -277,10 +299,12 @@ class Work:
             return
         missed = int((now - self._next_tick) / every)  # never made up for: no bursts
         self._next_tick += every * (missed + 1)
-        if any(channel is None for _, channel in self.dispatch.paused):
-            return  # what the last one yielded still waits for credit
+        if self._tick_owes or any(channel is None for _, channel in self.dispatch.paused):
+            return  # what the last one emitted still waits for credit
         self._ticks += 1
         self.raised = self.hook("on_tick") or self.raised
+        self._plane.flush()
+        self._tick_owes = self._plane.outbound.unsent
 
     def hook(self, name: str) -> HookRaised | None:
         """Call a lifecycle hook; return its error if that must end the run."""
