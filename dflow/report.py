@@ -57,9 +57,9 @@ class EdgeReport:
     from outside that reached a node after it had ended; ``abandoned`` were under way when the
     run was cut short. ``unsent`` (still waiting for credit), ``wired`` (put on the wire by
     the sender) and ``received`` (arrived at the receiver) are the counters in between;
-    ``malformed`` counts frames refused. ``peak``: most messages ever waiting or in flight at
-    once in one worker. ``bytes``: payload bytes put on the wire. ``exact`` is False when one
-    end died and what is known comes from the other.
+    ``malformed`` counts frames refused and messages not decoded. ``peak``: most messages ever
+    waiting or in flight at once in one worker. ``bytes``: payload bytes put on the wire.
+    ``exact`` is False when one end died and what is known comes from the other.
     """
 
     id: str

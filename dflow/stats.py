@@ -43,7 +43,7 @@ class InChannelStats:
     """One channel, seen by its receiver.
 
     ``received`` arrived, ``delivered`` were handed to a handler, ``done`` are those whose
-    handler returned, ``malformed`` counts frames refused.
+    handler returned, ``malformed`` counts frames refused and messages not decoded.
     """
 
     channel: int

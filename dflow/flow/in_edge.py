@@ -98,6 +98,13 @@ class InChannel:
             self.window.taken_bytes += batch.size_bytes
             self.inbox.popleft()
 
+    def discard(self, count: int) -> None:
+        """Count ``count`` messages of the first batch as taken and done; its values lack them."""
+        self.inbox[0].count -= count
+        self.window.taken += count
+        self.finish(count)
+        self.take(0)
+
     def finish(self, count: int) -> None:
         """Count the next ``count`` messages taken as done: their effects are safe."""
         self.window.done += count

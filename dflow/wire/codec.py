@@ -87,6 +87,43 @@ class Codec:
             raise DecodeError(f"batch: expected an array of {count} payloads, got another")
         return values
 
+    def decode_each(
+        self, body: bytes | memoryview, count: int
+    ) -> tuple[list[Any], list[DecodeError]]:
+        """Return what can be decoded of a BATCH body, in order, and an error for each that can't.
+
+        Many times slower than `decode_batch`, for what that has refused. Raises `DecodeError`
+        if the body cannot be split: then nothing says where a message begins.
+        """
+        data = bytes(body)
+        values: list[Any] = []
+        errors: list[DecodeError] = []
+        for begin, end in self._split(data, count):
+            try:
+                values.append(self.decode(data[begin:end]))
+            except DecodeError as error:
+                errors.append(error)
+        return values, errors
+
+    def _split(self, data: bytes, count: int) -> list[tuple[int, int]]:
+        """Return where each payload of a BATCH body begins and ends, without unpacking it."""
+        walker = msgpack.Unpacker(max_buffer_size=max(len(data), 1))
+        walker.feed(data)
+        ends: list[int] = []
+        try:
+            good = walker.read_array_header() == count
+            begin = walker.tell()
+            for _ in range(count if good else 0):
+                walker.skip()
+                ends.append(walker.tell())
+        except Exception as why:  # noqa: BLE001  # the unpacker raises many types
+            raise DecodeError(
+                f"batch: expected {count} payloads, got malformed bytes ({type(why).__name__})"
+            ) from None
+        if not good or [begin, *ends][-1] != len(data):
+            raise DecodeError(f"batch: expected an array of {count} payloads, got another")
+        return list(zip([begin, *ends], ends, strict=False))
+
     def _add(self, codec: ClassCodec) -> None:
         self._classes[codec.name] = self._codecs[codec.cls] = codec
         self._writers[codec.cls] = codec.write

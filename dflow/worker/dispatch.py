@@ -137,15 +137,17 @@ class Dispatcher:
     def _next_values(self, channel: InChannel, most: int) -> list[Any]:
         """Return up to ``most`` messages of the first batch; [] if none could be decoded."""
         batch = channel.inbox[0]
-        if batch.values is None:
+        values = batch.values
+        if values is None:
             try:
-                batch.values = self._codec.decode_batch(batch.body, batch.count)
+                batch.values = values = self._codec.decode_batch(batch.body, batch.count)
             except DecodeError as error:
-                if not self._salvage(channel, batch, error):
+                batch.values = values = self._salvage(channel, batch, error)
+                if self._gate.shut or not values:
                     return []
             batch.body = None
         current_headers.set(batch.headers)
-        return batch.values[batch.position : batch.position + most]
+        return values[batch.position : batch.position + most]
 
     def _calls(self, call: Callable[[Any], Any], values: list[Any], channel: InChannel) -> int:
         each = iter(values)
@@ -217,17 +219,16 @@ class Dispatcher:
         self.errors += 1
         self._on_error(error, where)
 
-    def _salvage(self, channel: InChannel, batch: Batch, error: DecodeError) -> bool:
-        """Decode message by message, losing only the bad ones; return whether to go on now."""
+    def _salvage(self, channel: InChannel, batch: Batch, error: DecodeError) -> list[Any]:
+        """Decode message by message and return the good ones; the others are lost and counted."""
         try:
             values, errors = self._codec.decode_each(batch.body, batch.count)
         except DecodeError:
             values, errors = [], [error]
         lost = batch.count - len(values)
-        batch.values = values
         channel.malformed += lost
         self.errors += lost
         channel.discard(lost)
         for each in errors:
             self._on_error(each, f"decoding {channel.edge_id}")
-        return bool(values) and not self._gate.shut
+        return values

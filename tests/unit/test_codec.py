@@ -547,6 +547,34 @@ def test_a_batch_is_an_array_of_exactly_its_count(codec: Codec, body: bytes, cou
         codec.decode_batch(body, count)
 
 
+def test_each_good_message_of_a_bad_batch_can_be_had(codec: Codec) -> None:
+    bad = MALFORMED["unknown extension"]
+    body = b"\x94" + codec.encode([1, (2,)]) + bad + codec.encode({"k": b"v"}) + bad
+    values, errors = codec.decode_each(memoryview(body), 4)
+    assert values == [[1, (2,)], {"k": b"v"}]
+    assert len(errors) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        (b"", 0),
+        (b"\x92\x01", 2),
+        (b"\x92\x01\x02\x03", 2),
+        (b"\x92\x01\x02", 3),
+        (b"\x93\x01\xc1\x02", 3),
+        (b"\x92\x01\xdd\xff\xff\xff\xff", 2),
+        (b"\x80", 0),
+        (b"\xdd\xff\xff\xff\xff", 0xFFFFFFFF),
+    ],
+)
+def test_a_batch_that_cannot_be_split_is_a_decode_error(
+    codec: Codec, body: bytes, count: int
+) -> None:
+    with pytest.raises(DecodeError, match="batch: expected"):
+        codec.decode_each(body, count)
+
+
 def test_the_error_tells_nothing_of_the_payload(codec: Codec) -> None:
     with pytest.raises(DecodeError) as caught:
         codec.decode(marked(13, "secret"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgpack
 import pytest
 from loguru import logger
 
@@ -199,12 +200,56 @@ def test_a_batch_that_cannot_be_decoded_is_counted_and_the_next_is_handled() -> 
     bench.channel.accept(parse(pack_batch(0, 1, 0, [b"\xc1", b"\xc1"], 0)))
     bench.feed(4)
     bench.dispatcher.turn(bench.channel)
-    assert (bench.dispatcher.errors, bench.channel.malformed, bench.counts) == (2, 1, (2, 2))
+    assert (bench.dispatcher.errors, bench.channel.malformed, bench.counts) == (2, 2, (2, 2))
     bench.turn()
     assert bench.out == [8]
     ((error, where),) = bench.raised
     assert isinstance(error, DecodeError)
     assert where == "decoding a.out->b.in"
+
+
+def mixed_batch(bench: Bench, *payloads: Any) -> None:
+    """Let a batch arrive in which every ``None`` is a message that no codec can decode."""
+    bad = msgpack.packb(msgpack.ExtType(99, b"x"))
+    packed = [bad if value is None else bench.output.codec.encode(value) for value in payloads]
+    frame = pack_batch(0, 1, bench.channel.window.received, packed, 77)
+    bench.channel.accept(parse(frame))
+
+
+def test_an_undecodable_message_costs_the_others_of_its_batch_nothing() -> None:
+    bench = Bench(double)
+    mixed_batch(bench, None, (1,), "b", None, 3, None)
+    bench.feed(4)
+    bench.turns()
+    assert bench.out == [(1, 1), "bb", 6, 8]
+    assert bench.dispatcher.handled == 4
+    assert (bench.dispatcher.errors, bench.channel.malformed, bench.counts) == (3, 3, (7, 7))
+    assert {where for _, where in bench.raised} == {"decoding a.out->b.in"}
+    assert len(bench.raised) == 3
+    assert bench.channel.window.taken_bytes == bench.channel.window.received_bytes
+
+
+def test_an_undecodable_message_that_ends_the_run_does_so_before_the_next_is_handled() -> None:
+    bench = Bench(double)
+    shut = bench.dispatcher._on_error
+
+    def stop(error: BaseException, where: str) -> None:
+        shut(error, where)
+        bench.gate.shut = True
+
+    bench.dispatcher._on_error = stop
+    mixed_batch(bench, 1, None)
+    bench.turn()
+    assert (bench.out, bench.counts) == ([], (1, 1))
+    bench.turns()
+    assert (bench.out, bench.counts) == ([2], (2, 2))
+
+
+def test_take_hands_out_what_can_be_decoded() -> None:
+    bench = Bench(double)
+    mixed_batch(bench, 1, None, 2)
+    assert bench.dispatcher.take(bench.channel, 5) == [1, 2]
+    assert (bench.dispatcher.handled, bench.dispatcher.errors, bench.counts) == (2, 1, (3, 1))
 
 
 def test_headers_describe_the_batch_at_hand_and_are_gone_afterwards() -> None:
