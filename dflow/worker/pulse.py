@@ -42,6 +42,10 @@ EXIT_BROKEN = 70
 INTERRUPT_AFTER_S = 0.5
 """How long user code may go on after the run asked it to end, before it is interrupted."""
 
+INTERRUPT_AGAIN_NS = 100_000_000
+INTERRUPT_SIGNAL: int = getattr(signal, "SIGRTMIN", signal.SIGUSR1 - 5) + 5
+"""A real-time signal where there are any: nobody else uses them. SIGUSR1 elsewhere."""
+
 
 class Pulse:
     """One thread a worker. ``commands`` is read by the main thread, ``post`` is called by it."""
@@ -225,7 +229,8 @@ class Pulse:
         if plane is None or not self.in_user_code:
             return
         if self._interrupt_at is not None and now >= self._interrupt_at:
-            self._interrupt()  # at every beat until the main thread takes it
+            self._interrupt_at = now + INTERRUPT_AGAIN_NS  # until the main thread takes it
+            self._interrupt()
         if plane.outbound.flushes != self._seen_flushes:
             return  # the main thread keeps flushing
         plane.gate.shut = True
@@ -258,8 +263,21 @@ class Pulse:
 
 
 def install_interrupt(raise_in_user_code: Callable[[], None]) -> Callable[[], None]:
-    """Prepare SIGUSR1 for interrupting the main thread; return the function that sends it."""
+    """Prepare a signal for interrupting the main thread; return the function that sends it.
+
+    If user code has taken the signal for itself nothing is sent: its code then ends by itself,
+    or by the drain deadline.
+    """
     main = threading.main_thread().ident
     assert main is not None
-    signal.signal(signal.SIGUSR1, lambda *_: raise_in_user_code())
-    return lambda: signal.pthread_kill(main, signal.SIGUSR1)
+    thread = main
+
+    def interrupted(*_: object) -> None:
+        raise_in_user_code()
+
+    def send() -> None:
+        if signal.getsignal(INTERRUPT_SIGNAL) is interrupted:
+            signal.pthread_kill(thread, INTERRUPT_SIGNAL)
+
+    signal.signal(INTERRUPT_SIGNAL, interrupted)
+    return send
