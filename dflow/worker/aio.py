@@ -37,6 +37,7 @@ class AsyncRunner:
         self._emit = emit
         self._on_error = on_error
         self._tasks: set[asyncio.Task[None]] = set()
+        self._cancelled: set[asyncio.Task[None]] = set()
         self._tickets: dict[int, deque[list[bool]]] = {}
         self._awake = asyncio.Event()
         self._watched: set[int] = set()
@@ -67,6 +68,7 @@ class AsyncRunner:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._cancelled.discard(task)
         self._awake.set()
         if not task.cancelled():
             task.exception()  # retrieved: `_handle` has reported it
@@ -76,6 +78,11 @@ class AsyncRunner:
     ) -> None:
         try:
             await self._emit_results(call(), paced=True)
+        except asyncio.CancelledError as error:
+            if self.cancelled_here():
+                raise
+            self.errors += 1
+            self._on_error(_unasked(error), "handler")
         except Exception as error:  # noqa: BLE001  # user code may raise anything
             self.errors += 1
             self._on_error(error, "handler")
@@ -106,7 +113,10 @@ class AsyncRunner:
 
     def call(self, coroutine: Any) -> None:
         """Run a hook's coroutine (or async generator) to its end."""
-        self._loop.run_until_complete(self._emit_results(coroutine, paced=False))
+        try:
+            self._loop.run_until_complete(self._emit_results(coroutine, paced=False))
+        except asyncio.CancelledError as error:
+            raise _unasked(error) from None
 
     def wait(self, descriptors: Iterable[int], timeout_s: float | None) -> None:
         """Run tasks until one ends, a descriptor is readable, or ``timeout_s`` has passed."""
@@ -136,14 +146,28 @@ class AsyncRunner:
     def cancel(self) -> None:
         """Cancel every task and let it clean up."""
         for task in list(self._tasks):
+            self._cancelled.add(task)
             task.cancel()
         if self._tasks:
             self._loop.run_until_complete(asyncio.wait(self._tasks, timeout=1.0))
+
+    def cancelled_here(self) -> bool:
+        """Whether the task at hand was cancelled by `cancel`, not by the user's own code."""
+        return asyncio.current_task() in self._cancelled
 
     def close(self) -> None:
         """Release the event loop."""
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
+
+
+def _unasked(error: asyncio.CancelledError) -> RuntimeError:
+    """Return what is reported of a cancellation that came out of user code by itself.
+
+    A CancelledError is no Exception: passed on, it would end the task without a word.
+    """
+    text = "CancelledError, though dflow cancelled nothing; catch it where a task is cancelled"
+    return RuntimeError(text).with_traceback(error.__traceback__)
 
 
 class AsyncSource:
@@ -184,6 +208,12 @@ class AsyncSource:
                     self._runner.emit(value)
         except StopAsyncIteration:
             self.exhausted = True
+        except asyncio.CancelledError as error:
+            self.exhausted = True
+            if self._runner.cancelled_here():
+                raise
+            self.errors += 1
+            self._on_error(_unasked(error), "source")
         except Exception as error:  # noqa: BLE001  # user code may raise anything
             self.errors += 1
             self.exhausted = True

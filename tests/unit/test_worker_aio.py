@@ -210,6 +210,52 @@ def test_cancelled_tasks_clean_up_and_are_not_done(bench: Bench) -> None:
     assert bench.counts == (1, 0)
 
 
+async def cancels_its_own() -> None:
+    """Await a task that was cancelled, as user code may forget to guard."""
+    task = asyncio.get_running_loop().create_task(asyncio.sleep(3600))
+    task.cancel()
+    await task
+
+
+async def cancels_itself() -> None:
+    """Cancel the task that runs this."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("handler", [cancels_its_own, cancels_itself])
+def test_a_cancellation_out_of_a_handler_is_its_error(
+    bench: Bench, handler: Callable[[], Awaitable[None]]
+) -> None:
+    bench.start(handler)
+    bench.start(bench.waits_for("a", 7))
+    bench.door("a").set()
+    bench.until(lambda: not bench.runner.active)
+    ((error, where),) = bench.raised
+    assert (where, "CancelledError" in str(error)) == ("handler", True)
+    assert (bench.out, bench.runner.errors, bench.counts) == ([7], 1, (2, 2))
+
+
+def test_a_cancellation_out_of_a_source_is_its_error_and_its_end(bench: Bench) -> None:
+    async def breaks() -> AsyncIterator[int]:
+        yield 1
+        await cancels_its_own()
+
+    one = source(bench, breaks())
+    one.turn()
+    bench.until(lambda: one.exhausted)
+    ((error, where),) = bench.raised
+    assert (where, "CancelledError" in str(error)) == ("source", True)
+    assert (bench.out, one.errors, one.waiting) == ([1], 1, False)
+
+
+def test_a_cancellation_out_of_a_hook_is_its_error(bench: Bench) -> None:
+    with pytest.raises(RuntimeError, match="CancelledError"):
+        bench.runner.call(cancels_its_own())
+
+
 # --- sources --------------------------------------------------------------------------------------
 
 
