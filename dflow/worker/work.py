@@ -264,6 +264,9 @@ class Work:
         line = self._errors.last_word()
         if line is not None:
             self._ctx.log.error("{}", line)
+        if self._plane.inbound.strangers:
+            text = "{} frames of peers that do not belong to this run were refused"
+            self._ctx.log.warning(text, self._plane.inbound.strangers)
 
     def close(self) -> None:
         """Release the event loop."""
@@ -351,18 +354,27 @@ class Work:
         if self._options.on_error == "stop":
             if self.raised is None:
                 self.raised = HookRaised(
-                    where, describe(error, place_of(self._emitter)), user_traceback(error)
+                    where, describe(error, self._emitted_by(where)), user_traceback(error)
                 )
             self._plane.gate.shut = True
         else:
             self._log_error(error, where)
 
+    def _emitted_by(self, where: str) -> str:
+        """Return which of this node's functions emitted a bad value; "" if another node did."""
+        return "" if where.startswith("decoding ") else place_of(self._emitter)
+
     def _log_error(self, error: BaseException, where: str) -> None:
-        line = self._errors.line(error, where, monotonic_ns(), place_of(self._emitter))
+        line = self._errors.line(error, where, monotonic_ns(), self._emitted_by(where))
         if line is not None:
             self._ctx.log.error("{}", line)
 
     # --- counters --------------------------------------------------------------------------------
+
+    def _metrics(self) -> dict[str, float]:
+        strangers = self._plane.inbound.strangers
+        own = {"dflow.refused_frames": strangers} if strangers else {}
+        return {**self._ctx.metrics.values, **own}
 
     def stats(self) -> WorkerStats:
         """Return every counter; exact when called by the main thread."""
@@ -378,6 +390,6 @@ class Work:
             errors=self._hook_errors + sum(part.errors for part in parts),
             ticks=self._ticks,
             busy_ns=sum(part.busy_ns for part in parts),
-            metrics=dict(self._ctx.metrics.values),
+            metrics=self._metrics(),
         )
         return plane.stats(node)

@@ -5,6 +5,7 @@ It plays the coordinator over a real control socket, and the neighbour over real
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -446,6 +447,74 @@ def test_an_error_is_counted_and_skipped_by_default(stage: MakeStage, where: str
     one.run()
     one.send(1, end=True)
     assert one.stop().node.errors == 1
+
+
+@pytest.mark.parametrize("on_error", ["skip", "stop"])
+def test_what_cannot_be_decoded_is_not_blamed_on_the_function_that_gets_it(
+    stage: MakeStage, on_error: str
+) -> None:
+    lines: list[str] = []
+    written = logger.add(lines.append, format="{message}", level="ERROR")
+    try:
+        one = receiving(stage, show().options(on_error=on_error))
+        one.run()
+        (edge,) = one.peer.outbound.edges
+        edge.lanes[0].push(b"\xc7\x01\x63x")  # an extension nobody knows
+        one.send(1, end=True)
+        if on_error == "stop":
+            lines.append(one.expect(c.Failed).error)
+            one.say(c.Abort("a worker failed"))
+            one.leave()
+        else:
+            stats = one.stop().node
+            assert (stats.handled, stats.errors) == (1, 1)
+    finally:
+        logger.remove(written)
+    (line,) = lines
+    assert "DecodeError: expected a" in line
+    assert "emitted by" not in line
+
+
+async def cancels_its_own() -> None:
+    """Await a task that was cancelled, as user code may forget to guard."""
+    task = asyncio.get_running_loop().create_task(asyncio.sleep(3600))
+    task.cancel()
+    await task
+
+
+class Cancelling(Node):
+    """Lets a CancelledError out where it is told to."""
+
+    numbers = Input(int)
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    @numbers.handler
+    async def handle(self, x: int) -> None:
+        """Let it out, or do nothing."""
+        if self.where == "handler":
+            await cancels_its_own()
+
+    async def on_end(self) -> None:
+        """Let it out, or do nothing."""
+        if self.where == "on_end":
+            await cancels_its_own()
+
+
+@pytest.mark.parametrize("where", ["handler", "on_end"])
+def test_a_cancellation_of_the_users_own_is_an_error_like_any_other(
+    stage: MakeStage, where: str
+) -> None:
+    one = receiving(stage, Cancelling(where).options(on_error="stop"))
+    one.run()
+    one.send(1, end=True)
+    failed = one.expect(c.Failed)
+    assert failed.where == where
+    assert "CancelledError" in failed.error
+    assert "in cancels_its_own" in failed.traceback
+    one.say(c.Abort("a worker failed"))
+    one.leave()
 
 
 def test_a_peer_that_breaks_the_protocol_ends_the_run(stage: MakeStage) -> None:
