@@ -51,13 +51,13 @@ __all__ = ["GRACE_S", "PING_S", "SILENCE_S", "CoordinatorState"]
 GRACE_S = 5.0
 """How long an aborted or leaving worker may take before it is killed, and then to be reaped."""
 
-PING_S = 1.0
+PING_S = 0.5
 """Between two signs of life of the coordinator."""
 
 SILENCE_S = 10.0
 """After which a worker that joined by hand is taken for dead."""
 
-UNREACHABLE_S = 3.0
+UNREACHABLE_S = 1.0
 """The same when its connection is gone, too: the time a network may take to come back."""
 
 _MOST_COMPLAINTS = 1000
@@ -291,6 +291,11 @@ class CoordinatorState:
     def _failed(self, p: Participant, failed: c.Failed) -> None:
         if p.ended or p.step is Step.ABORTING:
             self._do(Say("WARNING", f"{p.worker}: {failed.where} failed, too: {failed.error}"))
+            return
+        if self.phase is Phase.WAITING and not self._managed and p.role is Role.WORKER:
+            text = f"{failed.where} failed: {failed.error}"
+            self._do(Say("WARNING", f"{p.worker}: {text}; waiting for another in its place"))
+            self._roll.vacate(p)
             return
         user = failed.where in USER_CODE
         kind = "start_failed" if self.phase in _STARTUP and not user else "hook_failed"

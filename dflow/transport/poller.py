@@ -8,8 +8,9 @@ from collections.abc import Container
 from typing import Any
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
-__all__ = ["Poller", "Wakeup"]
+__all__ = ["ConnectionWatch", "Poller", "Wakeup"]
 
 
 class Wakeup:
@@ -40,6 +41,24 @@ class Wakeup:
         if fd >= 0:
             os.close(fd)
             os.close(write)
+
+
+class ConnectionWatch:
+    """Tells when the only connection of a socket breaks, and when it is there again.
+
+    libzmq reconnects by itself and says nothing; its monitor does. Register ``socket``.
+    """
+
+    __slots__ = ("socket",)
+
+    def __init__(self, watched: zmq.Socket[bytes]) -> None:
+        self.socket: Any = watched.get_monitor_socket(
+            zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
+        )
+
+    def connected(self) -> bool:
+        """Return the news, once `socket` can be read: whether there is a connection."""
+        return bool(recv_monitor_message(self.socket)["event"] != zmq.EVENT_DISCONNECTED)
 
 
 class Poller:

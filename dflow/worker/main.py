@@ -22,7 +22,7 @@ from dflow.worker.context import Context
 from dflow.worker.faults import Interrupted, describe, user_traceback
 from dflow.worker.loop import WorkerLoop
 from dflow.worker.plane import DataPlane
-from dflow.worker.pulse import Pulse, install_interrupt
+from dflow.worker.pulse import EXIT_LOST, Pulse, install_interrupt
 from dflow.worker.work import Work
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ __all__ = ["WorkerConfig", "join_worker", "run_worker"]
 
 SWITCH_INTERVAL_S = 0.0005
 """The pulse thread gets the interpreter this soon while user code computes."""
-
-EXIT_LOST = 3
 
 
 @dataclass(frozen=True)

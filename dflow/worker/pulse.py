@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from dflow.clock import monotonic_ns, wall_s
 from dflow.errors import ProtocolError
 from dflow.transport.endpoint import connect_control
-from dflow.transport.poller import Poller, Wakeup
+from dflow.transport.poller import ConnectionWatch, Poller, Wakeup
 from dflow.wire import control as c
 
 if TYPE_CHECKING:
@@ -35,6 +35,12 @@ QUIET_BEATS = 30
 """Beats without user code after which the pulse slows down."""
 
 COORDINATOR_SILENCE_S = 10.0
+RECONNECT_S = 0.5
+"""How long the connection of a worker that joined by hand may be broken."""
+
+LEAVE_S = 0.5
+EXIT_LOST = 3
+
 MAX_QUEUED_LOGS = 10_000
 EXIT_BROKEN = 70
 """Exit code of a worker whose own machinery failed (EX_SOFTWARE of sysexits.h)."""
@@ -68,11 +74,16 @@ class Pulse:
         self._poller.add(self._socket)
         self._wakeup = Wakeup()
         self._poller.add(self._wakeup.fd)
+        self._watch: ConnectionWatch | None = None
+        if remote:  # elsewhere the agent sees to it that nobody outlives the coordinator
+            self._watch = ConnectionWatch(self._socket)
+            self._poller.add(self._watch.socket, self._watch)
+        self._broken_ns: int | None = None
+        self._gone_ns: int | None = None
         self._outbox: deque[c.Control] = deque()
         self._logs = 0
         self._lost_logs = 0
         self._stats_interval_s = stats_interval_s
-        self._remote = remote
         self._collect: Callable[[], WorkerStats] | None = None
         self._told_to_end: Callable[[], bool] = lambda: False
         self._interrupt: Callable[[], None] = lambda: None
@@ -192,10 +203,25 @@ class Pulse:
             if now >= next_stats:
                 next_stats = now + interval_ns
                 self._report()
-            if self._remote and now - heard > COORDINATOR_SILENCE_S * 1e9:
-                heard = now
-                self._lost(f"no word from the coordinator for {COORDINATOR_SILENCE_S:g} s")
+            if self._watch is not None:
+                if self._watch in ready:
+                    self._broken_ns = None if self._watch.connected() else now
+                self._check_coordinator(now, heard)
         self._send()
+
+    def _check_coordinator(self, now: int, heard: int) -> None:
+        """Leave when the coordinator is gone: by the main thread, or without it if it blocks."""
+        if self._gone_ns is not None:
+            if now - self._gone_ns > LEAVE_S * 1e9:
+                os._exit(EXIT_LOST)
+        elif self._broken_ns is not None and now - self._broken_ns > RECONNECT_S * 1e9:
+            self._gone(now, f"the connection to the coordinator broke {RECONNECT_S:g} s ago")
+        elif now - heard > COORDINATOR_SILENCE_S * 1e9:
+            self._gone(now, f"no word from the coordinator for {COORDINATOR_SILENCE_S:g} s")
+
+    def _gone(self, now: int, reason: str) -> None:
+        self._gone_ns = self._interrupt_at = now
+        self._lost(reason)
 
     def _receive(self, now: int) -> None:
         while self._socket.poll(0):

@@ -177,7 +177,7 @@ def test_a_silent_worker_whose_connection_is_gone_is_given_up_sooner() -> None:
         fleet.advance(1)
         fleet.say(fleet.fake("a"), c.Heartbeat())
         fleet.feed(Unreachable(fleet.fake("b").key))
-    assert "b[0]: worker died: not heard of for 3 s" in str(fleet.ended().error)
+    assert "b[0]: worker died: not heard of for 2 s" in str(fleet.ended().error)
 
 
 def test_a_worker_that_is_heard_of_again_is_not_unreachable() -> None:
