@@ -213,9 +213,8 @@ class CoordinatorState:
         if isinstance(found, str):
             self._refuse(key, hello, found)
             return
-        where = f" on {hello.host}" if not self._managed and found.role is Role.WORKER else ""
-        level = "INFO" if where else "DEBUG"
-        self._do(Say(level, f"{found.worker} joined: pid {hello.pid}{where}"))
+        at = f" on {hello.host}" if not self._managed and found.role is Role.WORKER else ""
+        self._do(Say("INFO" if at else "DEBUG", f"{found.worker} joined: pid {hello.pid}{at}"))
         self._do(
             Send(
                 key,
@@ -292,16 +291,14 @@ class CoordinatorState:
         if p.ended or p.step is Step.ABORTING:
             self._do(Say("WARNING", f"{p.worker}: {failed.where} failed, too: {failed.error}"))
             return
-        if self.phase is Phase.WAITING and not self._managed and p.role is Role.WORKER:
-            text = f"{failed.where} failed: {failed.error}"
-            self._do(Say("WARNING", f"{p.worker}: {text}; waiting for another in its place"))
+        text = f"{p.worker}: {failed.where} failed: {failed.error}"
+        if failed.where == "joining" and self.phase is Phase.WAITING and not self._managed:
+            self._do(Say("WARNING", f"{text}; waiting for another in its place"))
             self._roll.vacate(p)
             return
-        user = failed.where in USER_CODE
-        kind = "start_failed" if self.phase in _STARTUP and not user else "hook_failed"
-        text = f"{p.worker}: {failed.where} failed: {failed.error}"
-        if failed.traceback:
-            text = f"{text}\n{failed.traceback.rstrip()}"
+        starting = self.phase in _STARTUP and failed.where not in USER_CODE
+        kind = "start_failed" if starting else "hook_failed"
+        text += f"\n{failed.traceback.rstrip()}" if failed.traceback else ""
         self._fail(Cause("failed", kind, text))
         if self.phase is Phase.STOPPING:
             self._todo += orders.abort(p, "its on_stop failed", managed=self._managed)

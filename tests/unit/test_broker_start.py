@@ -185,6 +185,26 @@ def test_a_worker_by_hand_that_left_while_others_are_awaited_frees_its_place() -
     assert fleet.ended().outcome == "finished"
 
 
+def test_a_worker_by_hand_with_other_code_frees_its_place() -> None:
+    fleet = Fleet(chain("a", "b", "c"), managed=False)
+    fleet.join(WorkerId("a"), WorkerId("b"))
+    fleet.say(fleet.fake("a"), c.Failed("joining", "expected the coordinator's graph", ""))
+    assert (fleet.state.phase, fleet.report) == (Phase.WAITING, None)
+    (warning,) = fleet.warnings()
+    assert warning.startswith("a[0]: joining failed: expected the coordinator's graph; waiting for")
+    fleet.join(WorkerId("c"))
+    assert fleet.state.phase is Phase.WAITING
+    fleet.join(WorkerId("a"))
+    assert fleet.ended().outcome == "finished"
+
+
+def test_user_code_that_fails_in_a_worker_by_hand_ends_the_run() -> None:
+    fleet = Fleet(chain("a", "b"), managed=False)
+    fleet.join(WorkerId("a"))
+    fleet.say(fleet.fake("a"), c.Failed("__init__", "ValueError: no", ""))
+    assert fleet.ended().outcome == "failed"
+
+
 def test_a_receiver_without_a_socket_for_an_edge_fails_the_start() -> None:
     fleet = Fleet(chain("a", "b"))
     fleet.fake("b").mute = {c.Assign}
