@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Self
 from dflow import errors
 from dflow.clock import wall_s
 from dflow.errors import PortError, RunError
+from dflow.graph.node import Node
 from dflow.graph.plan import Plan
+from dflow.graph.ports import BoundPort
 from dflow.launch.interrupt import DrainOnSignal
 from dflow.launch.local import Launched, launch
 from dflow.launch.preload import check_not_preloading
@@ -26,7 +28,6 @@ from dflow.report import RunReport, RunStatus, report_of_the_dead
 
 if TYPE_CHECKING:
     from dflow.graph.builder import Graph
-    from dflow.graph.node import Node
     from dflow.graph.ports import BoundInput, BoundOutput
     from dflow.launch.handle import Handle
 
@@ -53,7 +54,8 @@ def start(
 
     ``results`` names nodes or outputs to be read here with `Run.results`. ``run_options`` are
     the fields of `RunOptions`. Raises `GraphError` (with every problem found), `OptionError`,
-    `StartError` when a process cannot start, `HookFailed` when an ``on_start`` raises.
+    `PortError` for a result that is no output of the graph, `StartError` when a process cannot
+    start, `HookFailed` when an ``on_start`` raises.
     """
     check_not_preloading()
     options = RunOptions().updated(run_options)
@@ -91,7 +93,7 @@ def run(
 
 def _result_ports(graph: Graph, results: Any) -> tuple[BoundOutput, ...]:
     listed = results if isinstance(results, (list, tuple)) else [results]
-    return tuple(result.as_output() for result in listed)
+    return tuple(graph.find_output(result) for result in listed)
 
 
 class Run:
@@ -103,6 +105,7 @@ class Run:
         self._graph = graph
         self._plan = plan
         self._options = options
+        self._inputs: dict[BoundInput | str, BoundInput] = {}
         self._coordinator_exit: Exited | None = None
         self._gone = threading.Event()
         self._agent_gone: AgentGone | None = None
@@ -218,16 +221,20 @@ class Run:
     # --- acting ----------------------------------------------------------------------------------
 
     def send(
-        self, target: Node | BoundInput, value: Any, *, timeout_s: float | None = None
+        self, target: Node | BoundInput | str, value: Any, *, timeout_s: float | None = None
     ) -> None:
         """Send ``value`` to an input of a running node; waits while the node has no credit.
 
-        Raises `EncodeError` if it cannot travel, `NodeEnded` if the node takes no more,
-        `TimeoutError` after ``timeout_s`` seconds without credit (None waits for ever), and
-        `PortError` for a node of another graph.
+        ``target`` is a port, ``"node.port"``, or a node with one input. Raises `EncodeError`
+        if the value cannot travel, `NodeEnded` if the node takes no more, `TimeoutError` after
+        ``timeout_s`` seconds without credit (None waits for ever), and `PortError` for what is
+        no input of this graph.
         """
         assert self._handle is not None
-        into = target.as_input()
+        meant = target.as_input() if isinstance(target, (Node, BoundPort)) else target
+        into = self._inputs.get(meant) if isinstance(meant, (BoundPort, str)) else None
+        if into is None:  # looked up once: it takes longer than sending does
+            into = self._inputs[meant] = self._graph.find_input(meant)
         self._handle.send(into.node.name, into.name, value, timeout_s)
 
     def stop(self) -> None:

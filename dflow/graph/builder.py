@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from dflow.errors import GraphError, did_you_mean
+from dflow.errors import GraphError, PortError, did_you_mean
 from dflow.graph.chain import Chainable, Connection
 from dflow.graph.composition import Composition
 from dflow.graph.node import Node
@@ -66,35 +66,48 @@ class Graph(Composition):
             if name not in nodes:
                 raise GraphError(
                     f"graph {self.name!r}: no node {name!r}{did_you_mean(name, nodes)}"
-                    f" (its nodes are {', '.join(nodes)})"
+                    f" ({self._node_names()})"
                 )
             return nodes[name]
         node = target.node if isinstance(target, BoundPort) else target
         if not isinstance(node, Node):
             raise GraphError(
                 f"graph {self.name!r}: expected a node, a port or a name, got {target!r}"
+                f" ({self._node_names()})"
             )
         if not any(node is own for own in nodes.values()):
             raise GraphError(f"graph {self.name!r}: {node.name!r} is not in it; add or connect it")
         return node
 
     def find_input(self, target: Endpoint | Chainable) -> BoundInput:
-        """Return the input meant by a port, ``"node.port"``, or a node with only one."""
+        """Return the input meant by a port, ``"node.port"``, or a node with only one.
+
+        Raises `PortError`, with what there is, for anything else.
+        """
         return self._endpoint(target).as_input()
 
     def find_output(self, target: Endpoint | Chainable) -> BoundOutput:
-        """Return the output meant by a port, ``"node.port"``, or a node with only one."""
+        """Return the output meant by a port, ``"node.port"``, or a node with only one.
+
+        Raises `PortError`, with what there is, for anything else.
+        """
         return self._endpoint(target).as_output()
 
     def _endpoint(self, target: Any) -> Chainable:
         if isinstance(target, Composition) and isinstance(target, Chainable):
             return target
-        node = self.find(target)
+        try:
+            node = self.find(target)
+        except GraphError as error:
+            raise PortError(str(error)) from None
         if isinstance(target, BoundPort):
             return target
         if isinstance(target, str) and target not in self.nodes:
             return node.port(target.rpartition(".")[2])
         return node
+
+    def _node_names(self) -> str:
+        return f"its nodes are {', '.join(self.nodes) or 'none'}"
 
     # --- checking and planning ------------------------------------------------------------
 

@@ -192,8 +192,7 @@ class Agent:
                     self._on_exited(ended)
 
     def _on_link(self) -> None:
-        for message in self._link.available():
-            self._obey(message)
+        self._link.available()  # the job was all there is to say: what counts is the end of file
         self._ending |= self._link.closed_by_peer
 
     def _on_parent_end(self) -> None:

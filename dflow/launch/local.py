@@ -166,10 +166,6 @@ class Launched:
         if not self._started:
             raise StartError(f"the agent ended before the run began: {self._cause()}")
 
-    def kill_worker(self, worker: WorkerId) -> None:
-        """SIGKILL one worker (through the agent, which still owns its pid)."""
-        self._link.send_message({"kill": [worker.node, worker.replica]})
-
     def kill(self) -> None:
         """End every process of the run now; returns when nothing is left."""
         if self._gone is None:

@@ -6,8 +6,8 @@ fork or exec, so both ends are ours; a malformed message is still a `ProtocolErr
 garbage carried on.
 
 Verbs, agent -> user process: ``run_dir``, ``forked``, ``started``, ``warned``, ``failed``,
-``exited``, ``done``. Agent -> coordinator: ``exited``. Coordinator -> agent and user process
--> agent: ``kill``. User process -> agent, once: ``job``.
+``exited``, ``done``. Agent -> coordinator: ``exited``. Coordinator -> agent: ``kill``. User
+process -> agent, once: ``job``.
 """
 
 from __future__ import annotations

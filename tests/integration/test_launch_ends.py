@@ -79,9 +79,9 @@ def test_killed_worker_is_told_and_the_others_go_on(method: str) -> None:
     eventually(lambda: victim in exits(events), what="the worker's end to be told")
     assert exits(events)[victim].cause == "signal SIGKILL"
     assert all(alive(pid) for pid in launched.pids.values())
-    launched.kill_worker(WorkerId("n", 0))
+    os.kill(launched.pids[WorkerId("n", 0)], signal.SIGKILL)
     eventually(lambda: WorkerId("n", 0) in exits(events), what="the second end to be told")
-    launched.kill_worker(WorkerId("n", 2))
+    os.kill(launched.pids[WorkerId("n", 2)], signal.SIGKILL)
     assert launched.wait(GONE_S).orderly
     assert session_of(launched.agent_pid) == []
 

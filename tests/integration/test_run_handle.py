@@ -77,6 +77,51 @@ def test_everything_sent_is_handled_in_order_and_counted() -> None:
     assert report.edge("run->inlet.data").delivered == 1500
 
 
+def test_messages_are_sent_to_a_port_by_its_name() -> None:
+    inlet, last = Inlet(), keep().options(name="last")
+    with Graph("named", inlet >> last).start(results=["last"]) as run:
+        run.send("inlet.data", 1)
+        results = run.results("last.out")
+        assert next(results) == 1
+        run.stop()
+        assert list(results) == []
+
+
+def test_what_is_no_input_of_the_graph_cannot_be_sent_to() -> None:
+    inlet = Inlet()
+    stranger = keep()
+    wrong: list[tuple[Any, str]] = [
+        ("stop", r"graph 'wrong': no node 'stop' \(its nodes are inlet\)"),
+        ("inlet.date", r"inlet: no port .*'date'; did you mean 'data'.*data, settings, out"),
+        ("inlet", r"expected one input, got 2; name it: inlet.data or inlet.settings"),
+        ("inlet.out", r"expected an input, got an output; the inputs of inlet are inlet.data"),
+        (inlet.out, r"expected an input, got an output"),
+        (5, r"expected a node, a port or a name, got 5 \(its nodes are inlet\)"),
+        ([inlet], r"expected a node, a port or a name, got \[<"),
+        (None, r"expected a node, a port or a name, got None"),
+        (stranger, r"'keep' is not in it"),
+        (stranger.port("in"), r"'keep' is not in it"),
+    ]
+    with Graph("wrong", inlet).start() as run:
+        for target, message in wrong:
+            with pytest.raises(PortError, match=message):
+                run.send(target, 1)
+
+
+def test_what_is_no_output_of_the_graph_cannot_be_a_result() -> None:
+    graph = Graph("wrong", count(1) >> (last := keep()))
+    wrong: list[tuple[Any, str]] = [
+        (5, r"expected a node, a port or a name, got 5 \(its nodes are count, keep\)"),
+        (["keep", "keeep"], r"no node 'keeep'; did you mean 'keep'\? \(its nodes are count, keep"),
+        (last.port("in"), r"expected an output, got an input; the outputs of keep are keep.out"),
+        ({"keep"}, r"expected a node, a port or a name, got \{"),
+        (keep(), r"'keep' is not in it"),
+    ]
+    for results, message in wrong:
+        with pytest.raises(PortError, match=message):
+            graph.start(results=results)
+
+
 def test_sent_messages_join_those_of_the_graph() -> None:
     class Both(Node):
         data = Input(int)
