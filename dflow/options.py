@@ -60,7 +60,8 @@ def _whole(what: str, value: object, low: int, high: int) -> None:
 def _seconds(what: str, value: object, *, zero: bool = False) -> None:
     good = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not good or not (value >= 0 if zero else value > 0) or value == float("inf"):  # type: ignore[operator]  # narrowed by `good`
-        raise OptionError(f"{what}: expected seconds > 0, got {value!r}")
+        least = ">= 0" if zero else "> 0"
+        raise OptionError(f"{what}: expected seconds {least}, got {value!r}")
 
 
 def _one_of(what: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -146,7 +146,7 @@ def test_the_plan_as_json_has_nodes_edges_and_fingerprint() -> None:
 def test_an_option_out_of_range_is_a_usage_error() -> None:
     result = dflow("run", "flows.py:graph", "--drain-timeout", "-3")
     assert result.exit_code == 2
-    assert "expected seconds > 0, got -3.0" in result.stderr
+    assert "expected seconds >= 0, got -3.0" in result.stderr
 
 
 @pytest.mark.parametrize(

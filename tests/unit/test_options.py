@@ -156,3 +156,11 @@ def test_an_unknown_option_is_answered_with_a_near_one(
 def test_edges_are_bounded_by_default() -> None:
     assert (EdgeOptions().capacity, EdgeOptions().max_bytes) == (2048, 64 * 2**20)
     assert (DEFAULT_CAPACITY, DEFAULT_MAX_BYTES) == (2048, 64 * 2**20)
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("drain_timeout_s", ">= 0"), ("start_timeout_s", "> 0")]
+)
+def test_a_wrong_number_of_seconds_is_told_the_least_there_may_be(name: str, least: str) -> None:
+    with pytest.raises(OptionError, match=f"{name}: expected seconds {least}, got -1"):
+        RunOptions(**{name: -1})
