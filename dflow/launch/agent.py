@@ -273,8 +273,8 @@ def main(fd: int, parent: int) -> None:
         return
     try:
         agent = Agent(link, pickle.loads(message["job"]), parent)  # from our parent
-    except OSError as error:
-        link.send(pack_event(Failed(f"the run's private directory could not be made: {error}")))
+    except (OSError, StartError) as error:
+        link.send(pack_event(Failed(str(error))))
         return
     agent.run()
     leave(0)

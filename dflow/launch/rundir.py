@@ -13,10 +13,13 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import socket
 import stat
 import tempfile
 import time
 from pathlib import Path
+
+from dflow.errors import StartError
 
 __all__ = ["MAX_PATH_BYTES", "RunDirectory", "remove", "sweep"]
 
@@ -28,12 +31,19 @@ MIN_AGE_S = 60.0
 
 
 class RunDirectory:
-    """A fresh directory, locked as long as any process forked from this one lives."""
+    """A fresh directory, locked as long as any process forked from this one lives.
+
+    Raises `StartError` if it cannot be made, or cannot hold the lock and sockets.
+    """
 
     def __init__(self) -> None:
         self.path = _make()
-        self._lock = os.open(Path(self.path) / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            self._lock = _lock(self.path)
+            _try_socket(self.path)
+        except OSError as error:
+            self.remove()
+            raise _unusable(self.path, error) from None
 
     def remove(self) -> None:
         """Remove the directory and everything in it; safe to repeat."""
@@ -41,10 +51,35 @@ class RunDirectory:
 
 
 def _make() -> str:
-    base = tempfile.gettempdir()
-    if len(os.fsencode(base)) + len(PREFIX) + 10 > MAX_PATH_BYTES:
-        base = FALLBACK
-    return tempfile.mkdtemp(prefix=PREFIX, dir=base)
+    base = "the directory for temporary files"
+    try:
+        base = tempfile.gettempdir()
+        if len(os.fsencode(base)) + len(PREFIX) + 10 > MAX_PATH_BYTES:
+            base = FALLBACK
+        return tempfile.mkdtemp(prefix=PREFIX, dir=base)
+    except OSError as error:
+        raise _unusable(base, error) from None
+
+
+def _lock(path: str) -> int:
+    lock = os.open(Path(path) / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return lock
+
+
+def _try_socket(path: str) -> None:
+    """Make a socket as the run's processes will: not every file system can hold one."""
+    probe = Path(path) / "coordinator"
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(probe))
+    probe.unlink()
+
+
+def _unusable(path: str, error: OSError) -> StartError:
+    return StartError(
+        f"{path}: expected to make the run's private directory, its lock and its sockets there, "
+        f"got {error.strerror or error}; set TMPDIR to another directory"
+    )
 
 
 def remove(path: str) -> None:

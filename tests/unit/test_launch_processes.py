@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import selectors
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from dflow.errors import StartError
 from dflow.graph.plan import WorkerId
 from dflow.launch import linux, rundir, spawned
 from dflow.launch.children import Children
@@ -39,6 +41,30 @@ def test_run_directory_is_private_and_goes(base: Path) -> None:
     directory.remove()
     directory.remove()
     assert not path.exists()
+
+
+def test_a_directory_that_cannot_be_made_is_named_with_what_to_do(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(base / "missing"))
+    with pytest.raises(StartError, match=r"/missing: .* No such file or directory; set TMPDIR"):
+        rundir.RunDirectory()
+
+
+@pytest.mark.parametrize("call", ["lock", "socket"])
+def test_a_directory_that_cannot_hold_a_lock_or_sockets_is_named_and_goes(
+    base: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    if call == "lock":
+        monkeypatch.setattr("fcntl.flock", fails)
+    else:
+        monkeypatch.setattr("socket.socket.bind", fails, raising=False)
+    with pytest.raises(StartError, match=r"/dflow-\w+: .* Operation not permitted; set TMPDIR"):
+        rundir.RunDirectory()
+    assert list(base.iterdir()) == []
 
 
 def test_sweep_takes_what_nobody_holds_and_nothing_else(base: Path) -> None:

@@ -131,8 +131,22 @@ def test_updates_make_a_copy_and_are_checked() -> None:
     first = NodeOptions(name="a", replicas=2)
     second = first.updated({"replicas": 3})
     assert (first.replicas, second.replicas, second.name) == (2, 3, "a")
-    with pytest.raises(OptionError, match="replicas: expected"):
-        first.updated({"replicas": 0})
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong", "text"),
+    [
+        (NodeOptions(), {"replicas": 0}, "options(): replicas: expected"),
+        (EdgeOptions(), {"capacity": "8"}, "edge(): capacity: expected"),
+        (RunOptions(), {"transport": "x"}, "run(): transport: expected"),
+    ],
+)
+def test_an_illegal_update_says_where_it_was_given(
+    options: Any, wrong: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(OptionError) as caught:
+        options.updated(wrong)
+    assert str(caught.value).startswith(text)
 
 
 @pytest.mark.parametrize(
@@ -163,4 +177,4 @@ def test_edges_are_bounded_by_default() -> None:
 )
 def test_a_wrong_number_of_seconds_is_told_the_least_there_may_be(name: str, least: str) -> None:
     with pytest.raises(OptionError, match=f"{name}: expected seconds {least}, got -1"):
-        RunOptions(**{name: -1})
+        RunOptions().updated({name: -1})
