@@ -177,4 +177,7 @@ def _updated(options: _Options, changes: Mapping[str, Any], what: str) -> _Optio
                 f"{what}: unknown option {name!r}{did_you_mean(name, known)}"
                 f" (the options are {', '.join(known)})"
             )
-    return replace(options, **changes)
+    try:
+        return replace(options, **changes)
+    except OptionError as error:
+        raise OptionError(f"{what}: {error}") from None

@@ -172,7 +172,10 @@ def _free(base: str, taken: set[str], counts: Counter[str]) -> str:
 
 
 def _endpoint(part: Any) -> Chainable:
-    chain = chain_of(part)
+    try:
+        chain = chain_of(part)
+    except GraphError as error:
+        raise GraphError(f"connect: {error}") from None
     if isinstance(part, Chainable) and chain.heads[0] is part:
         return part
     raise GraphError(f"connect: expected one node, port or subgraph on each side, got {part!r}")

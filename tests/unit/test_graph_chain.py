@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -89,8 +90,19 @@ def test_connect_takes_every_edge_option() -> None:
 def test_wrong_edge_options_name_the_edge() -> None:
     with pytest.raises(OptionError, match=r"edge numbers\.out->show\.in: capacity: .* got 0"):
         Graph("g").connect(numbers(), show(), capacity=0)
+    with pytest.raises(OptionError, match=r"edge numbers\.out->show\.in: max_bytes: .* got 'many'"):
+        Graph("g").connect(numbers(), show(), max_bytes="many")
     with pytest.raises(OptionError, match=r"edge\(\).*'capcity'; did you mean 'capacity'"):
         edge(capcity=1)
+    with pytest.raises(OptionError, match=r"^edge\(\): capacity: expected a whole .*, got '8'$"):
+        edge(capacity="8")
+
+
+@pytest.mark.parametrize("side", [5, "show", show, [], numbers])
+def test_what_cannot_be_connected_is_told_of_connect(side: Any) -> None:
+    for ends in ((numbers(), side), (side, show())):
+        with pytest.raises(GraphError, match=r"^connect: .*expected .*, got "):
+            Graph("g").connect(*ends)
 
 
 @pytest.mark.parametrize(
