@@ -2,12 +2,13 @@
 
 A peer opens a channel with HELLO and the run's token. Whoever breaks the protocol is refused
 once and ignored from then on; if it was a planned peer, data may be missing, so the run is
-told. Strangers are only counted.
+told. Strangers are only counted, and the latest of them remembered.
 """
 
 from __future__ import annotations
 
 import hmac
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,8 @@ from dflow.wire import frames as f
 __all__ = ["Inbound"]
 
 _HWM_MARGIN = 64
+_MOST_STRANGERS = 1024
+"""Refused strangers that are remembered; one that was forgotten is refused once more."""
 
 
 class Inbound:
@@ -33,7 +36,7 @@ class Inbound:
 
     __slots__ = (
         "_banned", "_ended", "_epoch", "_externals", "_on_violation", "_open", "_plan",
-        "_poller", "_token", "channels", "fed", "links", "ready", "strangers",
+        "_poller", "_refused", "_token", "channels", "fed", "links", "ready", "strangers",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +55,7 @@ class Inbound:
         self._epoch = epoch
         self._on_violation = on_violation
         self._banned: set[bytes] = set()
+        self._refused: deque[bytes] = deque()  # the strangers of them, oldest first
         self._ended = False
         self.links: dict[int, InLink] = {}
         self.ready = ReadyQueue()
@@ -135,6 +139,9 @@ class Inbound:
         link.send(peer, f.pack_refused(number, self._epoch, str(error)))
         if channel is None:
             self.strangers += 1
+            self._refused.append(peer)
+            if len(self._refused) > _MOST_STRANGERS:
+                self._banned.remove(self._refused.popleft())
         else:
             channel.malformed += 1
             if not channel.external:

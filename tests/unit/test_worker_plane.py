@@ -18,6 +18,7 @@ from dflow.stats import NodeStats
 from dflow.transport.endpoint import close_context, context, fresh_endpoint
 from dflow.wire import frames as f
 from dflow.wire.codec import Codec
+from dflow.worker import inbound
 from dflow.worker.plane import DataPlane
 
 TOKEN = "token-of-the-run"
@@ -285,6 +286,26 @@ def test_a_stranger_is_refused_counted_and_ignored_from_then_on(net: Net, garbag
     assert net.both.inbound.strangers == 1
     assert net.violations["both"] == []
     assert net.received(0) == [1]
+
+
+@only_inproc
+def test_a_flood_of_strangers_is_forgotten_but_no_peer_of_the_run(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbound, "_MOST_STRANGERS", 3)
+    a, _ = net.connected()
+    raw(a, b"nonsense")
+    net.until(lambda: net.violations["both"])
+    strangers = [net.stranger() for _ in range(9)]
+    for stranger in strangers:
+        stranger.send(b"nonsense")
+        assert net.answer(stranger).kind == f.REFUSED
+    assert len(net.both.inbound._banned) == 4
+    raw(a, f.pack_batch(0, EPOCH, 0, [b"\x01"], 0))
+    strangers[0].send(b"nonsense")  # forgotten, so refused once more
+    strangers[-1].send(b"nonsense")
+    net.quiet()
+    assert (net.received(0), net.both.inbound.strangers) == ([], 10)
 
 
 @only_inproc
