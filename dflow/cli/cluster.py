@@ -89,8 +89,7 @@ def coordinator(
                 on_status=status_observer(display),
             )
         )
-    write_report(ended.report, report_file)
-    finish(ended.report, ended.exit_code)
+    finish(ended.report, write_report(ended.report, report_file, ended.exit_code))
 
 
 def _invite(endpoint: str, workers: int, made_up: str | None) -> None:

@@ -26,7 +26,7 @@ class Exit(IntEnum):
 HELP = """\b
 Exit codes:
   0    finished, or drained when asked to
-  1    the run failed: user code raised, or a process died
+  1    the run failed: user code raised, or a process died; or no report could be written
   2    wrong usage, or the graph is not valid
   3    the run could not start: an import, a process, a refused worker
   4    cut short: messages were abandoned (the report says how many)

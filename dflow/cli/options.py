@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +15,21 @@ from dflow.options import RunOptions
 __all__ = ["TARGET", "run_options"]
 
 TARGET = click.argument("target", metavar="TARGET")
+
+
+def _writable(_: click.Context, __: click.Parameter, file: str | None) -> str | None:
+    """Refuse a file that cannot be made, now rather than after a long run."""
+    if file is None or Path(file).exists():  # then click has looked at it
+        return file
+    try:
+        Path(file).touch(exist_ok=False)
+        Path(file).unlink()
+    except FileExistsError:  # a link to a file that is not there yet
+        pass
+    except OSError as error:
+        raise click.BadParameter(f"{file}: {error.strerror}", param_hint="--report") from None
+    return file
+
 
 _DEFAULTS = RunOptions()
 _LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
@@ -55,6 +71,7 @@ _OPTIONS = (
         "--report",
         "report_file",
         type=click.Path(dir_okay=False, writable=True),
+        callback=_writable,
         metavar="FILE",
         help="Write the run report to FILE as JSON.",
     ),

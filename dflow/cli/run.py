@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from dflow.cli.exits import exit_of_error, exit_of_report
+from dflow.cli.exits import Exit, exit_of_error, exit_of_report
 from dflow.cli.options import TARGET, run_options
 from dflow.cli.output import say, show_error, show_json, wants_json
 from dflow.errors import RunError
@@ -88,11 +88,11 @@ def run(
         except RunError as error:
             code = exit_of_error(error, asked.first)
             if isinstance(error.report, RunReport):
-                write_report(error.report, report_file)
+                code = write_report(error.report, report_file, code)
             show_error(error, code)
             click.get_current_context().exit(code)
-    write_report(report, report_file)
-    finish(report, exit_of_report(report, asked.first))
+    code = exit_of_report(report, asked.first)
+    finish(report, write_report(report, report_file, code))
 
 
 def progress_display(wanted: bool) -> Progress | nullcontext[None]:
@@ -118,14 +118,19 @@ def finish(report: RunReport, code: int) -> None:
     click.get_current_context().exit(code)
 
 
-def write_report(report: RunReport, file: str | None) -> None:
-    """Write the report to ``file`` as JSON, if one was named."""
+def write_report(report: RunReport, file: str | None, code: int) -> int:
+    """Write the report to ``file`` as JSON, if one was named; return the exit code.
+
+    That is ``code``, but 0 becomes 1 when the report could not be written.
+    """
     if file is None:
-        return
+        return code
     try:
         Path(file).write_text(report.to_json(indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        say(f"warning: the report could not be written to {file}: {error.strerror}")
+        say(f"error: the report could not be written to {file}: {error.strerror}")
+        return code or Exit.FAILED
+    return code
 
 
 class _FirstSignal:

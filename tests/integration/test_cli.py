@@ -150,6 +150,15 @@ def test_a_module_runs_like_a_file(flows: Path) -> None:
     assert dflow(flows, "run", "flows:graph").returncode == 0
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no /dev/full")
+def test_a_run_whose_report_is_lost_for_a_full_disk_fails(flows: Path) -> None:
+    done = dflow(flows, "run", "flows.py:graph", "--json", "--report", "/dev/full")
+    assert done.returncode == 1
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert (answer["ok"], answer["exit_code"]) == (False, 1)
+    assert "error: the report could not be written to /dev/full: No space left" in done.stderr
+
+
 def test_the_report_as_json_is_the_last_line_and_balances(flows: Path) -> None:
     done = dflow(flows, "run", "flows.py:graph", "--json", "--report", "report.json")
     answer = json.loads(done.stdout.splitlines()[-1])

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from dflow.cli.app import cli
 from dflow.cli.exits import exit_of_error
+from dflow.cli.run import write_report
 from dflow.errors import GraphError, HookFailed, OptionError, StartError, WorkerDied
 from dflow.launch import preload
 from dflow.report import RunReport
@@ -170,6 +171,37 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     result = dflow(*arguments)
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["run", "coordinator"])
+@pytest.mark.parametrize(
+    ("file", "why"), [("no/such/dir/r.json", "No such file"), (".", "is a directory")]
+)
+def test_a_report_that_cannot_be_written_is_refused_before_the_run(
+    verb: str, file: str, why: str
+) -> None:
+    result = dflow(verb, "flows.py:graph", "--report", file)
+    assert result.exit_code == 2
+    assert why in result.stderr
+
+
+def test_a_report_is_not_made_nor_emptied_before_the_run(flows: Path) -> None:
+    (flows / "old.json").write_text("kept")
+    for file in ("old.json", "new.json"):
+        assert dflow("run", "flows.py:bad", "--report", file).exit_code == 2
+    assert (flows / "old.json").read_text() == "kept"
+    assert not (flows / "new.json").exists()
+
+
+@pytest.mark.parametrize(("code", "ends"), [(0, 1), (4, 4), (143, 143)])
+def test_a_run_whose_report_was_lost_does_not_end_well(
+    flows: Path, capsys: pytest.CaptureFixture[str], code: int, ends: int
+) -> None:
+    made = report("finished")
+    assert write_report(made, str(flows), code) == ends
+    assert f"error: the report could not be written to {flows}" in capsys.readouterr().err
+    assert write_report(made, str(flows / "r.json"), code) == code
+    assert write_report(made, None, code) == code
 
 
 def report(outcome: str, kind: str | None = None) -> RunReport:
