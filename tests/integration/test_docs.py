@@ -197,6 +197,11 @@ def test_every_python_block_of_the_tutorial_is_run() -> None:
     assert (unnamed, unused) == ([], [])
 
 
+def test_the_readme_has_no_figure_left_to_fill_in() -> None:
+    prose = re.sub(r"^```.*?^```$", "", (ROOT / "README.md").read_text(), flags=re.M | re.S)
+    assert re.findall(r"\{\w+\}", prose) == []
+
+
 # --- tables and links -------------------------------------------------------------------------
 
 
