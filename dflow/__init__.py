@@ -9,6 +9,10 @@ The way of a message, in six files:
 5. `dflow/flow/in_edge.py`     sequence check, inbox, grant
 6. `dflow/worker/dispatch.py`  the handler
 
+Beside them, what they are made of: `dflow/flow/batch.py` (the lane that emit appends to and
+2 cuts), `dflow/worker/emitting.py` (1 inlined, for what is returned or yielded),
+`dflow/worker/outbound.py` (from 2 to 4) and `dflow/worker/inbound.py` (from 4 to 5).
+
 Names are imported on first use, so ``import dflow`` stays cheap.
 """
 

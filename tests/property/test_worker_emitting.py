@@ -1,0 +1,113 @@
+"""There are three ways to append to a lane, two of them inlined for speed: they may not differ.
+
+`Lane.push` is the plain one; the emitter of a port with one edge (`dflow.worker.context`) and
+the loop for what is returned or yielded (`dflow.worker.emitting`) spell it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import cycle
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from dflow.errors import EncodeError
+from dflow.flow.batch import MAX_BATCH, MAX_BATCH_BYTES, Lane
+from dflow.flow.credit import SendWindow
+from dflow.worker.context import Direct, _emit_to_lane
+from dflow.worker.emitting import emit_directly
+from dflow.worker.plane import Gate
+
+CANNOT_TRAVEL = -1
+
+
+class Bench:
+    """A lane with credit that comes back at some attends, as ``returns`` says, in turn."""
+
+    def __init__(self, capacity: int, max_bytes: int, returns: list[bool]) -> None:
+        self.window = SendWindow(capacity, max_bytes)
+        self.lane = Lane([self.window])
+        self.direct = Direct(self.lane, encode, self.attend)
+        self.attends: list[tuple[int, int]] = []
+        self._returns = cycle(returns)
+
+    def attend(self) -> None:
+        """Flush, as the data plane does, and take in a report if there is one."""
+        self.attends.append((self.lane.offered, self.lane.queued_bytes))
+        self.lane.cut()
+        if next(self._returns):
+            self.window.report(self.window.sent, self.window.sent_bytes, self.window.sent)
+            self.lane.update()
+            self.lane.cut()
+
+    @property
+    def state(self) -> tuple[list[bytes], int, list[tuple[int, int]], int, int]:
+        """Return what is pending, the bytes ever queued, and where attention was asked."""
+        lane = self.lane
+        return lane.pending, lane.queued_bytes, self.attends, lane.flushed, lane.flushed_bytes
+
+
+def encode(size: int) -> bytes:
+    """Return a payload of ``size`` bytes."""
+    if size == CANNOT_TRAVEL:
+        raise EncodeError("a value that cannot travel")
+    return b"x" * size
+
+
+def push(bench: Bench, sizes: list[int], turn: int) -> None:
+    """Append with `Lane.push`, as the emitter of several edges does."""
+    for size in sizes:
+        with suppress(EncodeError):
+            if bench.lane.push(encode(size)):
+                bench.attend()
+
+
+def emit(bench: Bench, sizes: list[int], turn: int) -> None:
+    """Append with the emitter of a port that has one edge."""
+    emitter = _emit_to_lane(bench.direct)
+    for size in sizes:
+        with suppress(EncodeError):
+            emitter(size)
+
+
+def loop(bench: Bench, sizes: list[int], turn: int) -> None:
+    """Append with the loop for results, ``turn`` of them at a time."""
+    results: Iterator[int] = iter(sizes)
+    over = False
+    while not over:
+        with suppress(EncodeError):
+            over = emit_directly(bench.direct, results, Gate(), turn)[1]
+
+
+Way = Callable[[Bench, list[int], int], None]
+runs = st.tuples(st.integers(1, 2 * MAX_BATCH), st.integers(1, 300))
+large = st.tuples(st.integers(1, 3), st.integers(1, 2 * MAX_BATCH_BYTES))
+refused = st.tuples(st.just(1), st.just(CANNOT_TRAVEL))
+
+
+@pytest.mark.parametrize("way", [emit, loop])
+@given(
+    capacity=st.integers(1, 3 * MAX_BATCH),
+    max_bytes=st.integers(1, 4 * MAX_BATCH_BYTES),
+    returns=st.lists(st.booleans(), min_size=1, max_size=4),
+    sizes=st.lists(st.one_of(runs, large, refused), max_size=6),
+    turn=st.integers(1, MAX_BATCH + 1),
+)
+@example(8, 1 << 20, [False], [(3 * MAX_BATCH, 4)], 100)
+@example(1 << 20, 1000, [True], [(1, MAX_BATCH_BYTES + 1), (30, 100)], 7)
+def test_every_way_to_append_leaves_the_same_and_asks_for_attention_at_the_same_messages(
+    way: Way,
+    capacity: int,
+    max_bytes: int,
+    returns: list[bool],
+    sizes: list[tuple[int, int]],
+    turn: int,
+) -> None:
+    expanded = [size for count, size in sizes for _ in range(count)]
+    plain, inlined = Bench(capacity, max_bytes, returns), Bench(capacity, max_bytes, returns)
+    push(plain, expanded, turn)
+    way(inlined, expanded, turn)
+    assert inlined.state == plain.state
