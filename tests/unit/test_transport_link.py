@@ -10,9 +10,9 @@ import pytest
 import zmq
 
 from dflow.errors import OptionError, ProtocolError
-from dflow.transport.endpoint import close_context, context, fresh_endpoint
+from dflow.transport.endpoint import bind_router, close_context, context, fresh_endpoint
 from dflow.transport.link import InLink, OutLink
-from dflow.transport.poller import Poller, Wakeup
+from dflow.transport.poller import ConnectionWatch, Poller, Wakeup
 
 PATIENCE_S = 5.0
 
@@ -160,4 +160,26 @@ def test_a_wait_is_rounded_up_to_the_next_millisecond() -> None:
     poller.add(dealer)
     assert poller.wait(0.0001) == []
     dealer.close(0)
+    close_context()
+
+
+def test_an_oversized_frame_never_arrives_and_costs_only_its_sender_the_connection(
+    tmp_path: Path,
+) -> None:
+    limit = 1000
+    router, endpoint = bind_router(f"ipc://{tmp_path}/r", hwm=10, max_frame_bytes=limit)
+    greedy, modest = (context().socket(zmq.DEALER) for _ in range(2))
+    watch = ConnectionWatch(greedy)
+    for dealer, name in ((greedy, b"greedy"), (modest, b"modest")):
+        dealer.setsockopt(zmq.ROUTING_ID, name)
+        dealer.connect(endpoint)
+    greedy.send(b"x" * (limit + 1))
+    while watch.socket.poll(int(PATIENCE_S * 1000)) and watch.connected():
+        pass  # the handshake comes first, then the end of the connection
+    modest.send(b"x" * limit)
+    assert router.poll(int(PATIENCE_S * 1000))
+    assert router.recv_multipart() == [b"modest", b"x" * limit]
+    assert not router.poll(0)
+    for socket in (router, greedy, modest, watch.socket):
+        socket.close(0)
     close_context()
