@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dflow import Context, Graph, Input, Node, Output, RunReport, source
 
-__all__ = ["Checker", "Verdict", "note_peak", "numbered", "peak_mb", "run_checked"]
+__all__ = [
+    "Checker",
+    "Verdict",
+    "assert_edges_bounded",
+    "assert_memory_alike",
+    "note_peak",
+    "numbered",
+    "peak_mb",
+    "run_checked",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +30,11 @@ class Verdict:
 
 
 @source
-def numbered(origin: str, count: int) -> Iterator[tuple[str, int]]:
+def numbered(origin: str, count: int, ctx: Context) -> Iterator[tuple[str, int]]:
     """Yield ``(origin, 0) … (origin, count - 1)``."""
     for number in range(count):
         yield origin, number
+    note_peak(ctx)
 
 
 class Checker(Node):
@@ -74,3 +84,23 @@ def run_checked(graph: Graph, checker: Node) -> tuple[RunReport, Any]:
     assert [node.errors for node in report.nodes] == [0] * len(report.nodes), report
     assert len(results) == 1, results
     return report, results[0]
+
+
+def assert_edges_bounded(
+    graph: Graph, report: RunReport, emitted_at_once: Mapping[str, int] | None = None
+) -> None:
+    """Fail unless no edge ever held more than its window and one message.
+
+    ``emitted_at_once`` says by edge how many messages one call of a handler emits there, if it
+    emits rather than returns or yields: emit never blocks, so they are allowed on top. For
+    graphs without replicas.
+    """
+    for link in graph.connections:
+        beyond = (emitted_at_once or {}).get(str(link), 1)
+        edge = report.edge(str(link))
+        assert 0 < edge.peak <= link.options.capacity + beyond, report
+
+
+def assert_memory_alike(report: RunReport, node: str, other: str, within_mb: float) -> None:
+    """Fail if ``node`` ever needed more memory than ``other`` by ``within_mb`` megabytes."""
+    assert peak_mb(report, node) - peak_mb(report, other) < within_mb, report

@@ -9,9 +9,18 @@ from collections.abc import Iterator
 import pytest
 
 from dflow import Context, Graph, Input, Node, Output, edge, node, sink, source
-from stress.nodes import Checker, Verdict, note_peak, numbered, peak_mb, run_checked
+from stress.nodes import (
+    Checker,
+    Verdict,
+    assert_edges_bounded,
+    note_peak,
+    numbered,
+    peak_mb,
+    run_checked,
+)
 
 BURST = 10_000
+BURST_MESSAGE = bytes(4_000)
 MB = 1_000_000
 
 
@@ -55,10 +64,13 @@ def test_producer_a_thousand_times_faster_stays_within_the_windows(scale: int) -
 
 
 @node
-def burst_yielded(message: tuple[str, int], count: int) -> Iterator[tuple[str, int]]:
+def burst_yielded(
+    message: tuple[str, int], count: int, ctx: Context
+) -> Iterator[tuple[str, int, bytes]]:
     """Yield a burst for one message."""
     for number in range(count):
-        yield message[0], message[1] * count + number
+        yield message[0], message[1] * count + number, BURST_MESSAGE
+    note_peak(ctx)
 
 
 class BurstEmitted(Node):
@@ -74,7 +86,11 @@ class BurstEmitted(Node):
     def handle(self, message: tuple[str, int]) -> None:
         """Emit without looking at credit: emit never blocks."""
         for number in range(self.count):
-            self.out.emit((message[0], message[1] * self.count + number))
+            self.out.emit((message[0], message[1] * self.count + number, BURST_MESSAGE))
+
+    def on_end(self, ctx: Context) -> None:
+        """Note how much memory that took."""
+        note_peak(ctx)
 
 
 @pytest.mark.parametrize("kind", ["yielded", "emitted"])
@@ -86,6 +102,11 @@ def test_handler_may_emit_10_000_messages_for_one_input(kind: str, scale: int) -
     report, verdict = run_checked(graph, checker)
     assert verdict == Verdict({"s": count * BURST}, misplaced=0)
     assert report.node(burst.name).emitted == count * BURST
+    # emit cannot wait, so one call's output piles up: of one call, however many there are
+    at_once = {f"{burst.name}.out->checker.messages": BURST if kind == "emitted" else 1}
+    assert_edges_bounded(graph, report, at_once)
+    grown_mb = peak_mb(report, burst.name) - peak_mb(report, "checker")
+    assert grown_mb < (1.5 * BURST * len(BURST_MESSAGE) / MB if kind == "emitted" else 16), report
 
 
 @source
