@@ -209,7 +209,7 @@ class Run:
         declared = [e.input for e in self._plan.edges if e.receiver == "run"]
         if port is None and len(declared) == 1:
             return self._handle.results(declared[0])
-        wanted = port if isinstance(port, str) or port is None else str(port.as_output())
+        wanted = None if port is None else str(self._graph.find_output(port))
         if wanted not in declared:
             names = ", ".join(declared) or "none"
             raise PortError(
