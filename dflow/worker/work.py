@@ -124,7 +124,7 @@ class Work:
 
     def _source_ready(self, blocked: bool) -> bool:
         if self._source is None:
-            return True
+            return not blocked
         if self._source.exhausted:
             return self.at_end()
         return not blocked and not self._source.waiting
@@ -201,17 +201,17 @@ class Work:
                 self._source.turn()
 
     def _open_source(self) -> SyncSource | AsyncSource:
+        values: Any = iter(())  # of a source that raises, or is interrupted, before its first value
         try:
             with self._user_code():
-                values = self._node.bind_source(self._ctx)()
-                self._emitter = values
-                if not isinstance(values, AsyncIterable):
-                    return self._sync_source(values or ())
+                self._emitter = made = self._node.bind_source(self._ctx)()
+                values = made if isinstance(made, AsyncIterable) else iter(made or ())
         except Exception as error:  # noqa: BLE001  # user code may raise anything
             self._hook_errors += 1
             self._on_error(error, "source")
-            return self._sync_source(())
-        return AsyncSource(aiter(values), self._need_tasks(), self._plane.gate, self._on_error)
+        if isinstance(values, AsyncIterable):
+            return AsyncSource(aiter(values), self._need_tasks(), self._plane.gate, self._on_error)
+        return self._sync_source(values)
 
     def _sync_source(self, values: Iterable[Any]) -> SyncSource:
         return SyncSource(iter(values), self._emit, self._plane.gate, self._on_error, self._direct)

@@ -74,6 +74,20 @@ def test_leaving_the_with_block_drains() -> None:
     assert run.report.balances
 
 
+def test_source_that_blocks_before_it_returns_its_values_is_interrupted(tmp_path: Path) -> None:
+    @source
+    def prepares() -> list[int]:
+        (tmp_path / "preparing").touch()
+        time.sleep(1000)
+        return [1]
+
+    with Graph("prepare", prepares() >> swallow()).start() as run:
+        eventually((tmp_path / "preparing").exists)
+    assert run.report is not None
+    assert run.report.outcome == "drained"
+    assert run.report.balances
+
+
 def test_generator_of_a_drained_source_is_closed_so_that_it_can_clean_up(tmp_path: Path) -> None:
     @source
     def cleans_up() -> Iterator[int]:
