@@ -14,7 +14,6 @@ because credit is only ever spent by `cut`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 
 from dflow.flow.credit import SendWindow
 from dflow.flow.policy import share_out
@@ -82,9 +81,9 @@ class Lane:
         return self.flushed + self.waiting
 
     def cut(self) -> list[tuple[int, list[bytes], int]]:
-        """Return ``(window index, payloads, payload bytes)`` of all that has credit.
+        """Return ``(window index, payloads, number of the first)`` of all that has credit.
 
-        The caller must send what it gets, in order.
+        The caller must send what it gets, in order. Messages are numbered by channel, from 0.
         """
         waiting = self.waiting
         if not waiting:
@@ -115,10 +114,10 @@ class Lane:
                 batch, size = _fitting(batch, limit, window)
                 if not batch:
                     return
+            batches.append((index, batch, window.sent))
             self._drop(len(batch), size)
             window.spend(len(batch), size)
             share -= len(batch)
-            batches.append((index, batch, size))
 
     def _drop(self, count: int, size: int) -> None:
         self.head += count
@@ -160,4 +159,4 @@ def _fitting(batch: list[bytes], limit: int, window: SendWindow) -> tuple[list[b
         if first <= window.room_bytes or window.idle:
             return batch[:1], first
         return [], 0
-    return list(islice(batch, count)), size
+    return batch[:count], size

@@ -114,19 +114,9 @@ class OutEdge:
         frames: list[tuple[int, bytes]] = []
         keyed = self.key is not None
         for position, lane in enumerate(self.lanes):
-            batches = lane.cut()
-            if not batches:
-                continue
-            # `spend` has counted all batches of a window: find where the first one began
-            first = {
-                index: self.windows[position if keyed else index].sent for index, _, _ in batches
-            }
-            for index, payloads, _ in batches:
-                first[index] -= len(payloads)
-            for index, payloads, _ in batches:
+            for index, payloads, first in lane.cut():
                 number = self.channels[position if keyed else index]
-                frame = pack_batch(number, self.epoch, first[index], payloads, sent_ns)
-                first[index] += len(payloads)
+                frame = pack_batch(number, self.epoch, first, payloads, sent_ns)
                 frames.append((number, frame))
         return frames
 

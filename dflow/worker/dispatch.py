@@ -18,7 +18,7 @@ from dflow.clock import monotonic_ns
 from dflow.errors import DecodeError
 from dflow.flow.in_edge import Batch, InChannel
 from dflow.worker.context import current_headers
-from dflow.worker.emitting import ALL, ReturnedGenerator, emit_directly, emit_each
+from dflow.worker.emitting import ALL, ReturnedGenerator, emit_results
 from dflow.worker.faults import Interrupted
 
 if TYPE_CHECKING:
@@ -152,10 +152,8 @@ class Dispatcher:
     def _calls(self, call: Callable[[Any], Any], values: list[Any], channel: InChannel) -> int:
         each = iter(values)
         try:
-            if self._direct is not None:
-                over = emit_directly(self._direct, map(call, each), self._gate, len(values))[1]
-            else:
-                over = emit_each(self._emit, map(call, each), self._gate, len(values))[1]
+            results = map(call, each)
+            _, over = emit_results(self._emit, self._direct, results, self._gate, len(values))
             if over:  # before `most`: `map` took a StopIteration of the handler for its own end
                 raise RuntimeError("handler raised StopIteration; use next(iterator, default)")
         except Interrupted:
@@ -202,9 +200,7 @@ class Dispatcher:
         """Emit what ``results`` yields until the gate shuts; return whether that was all."""
         while True:
             try:
-                if self._direct is not None:
-                    return emit_directly(self._direct, results, self._gate, ALL)[1]
-                return emit_each(self._emit, results, self._gate, ALL)[1]
+                return emit_results(self._emit, self._direct, results, self._gate, ALL)[1]
             except Interrupted:
                 return True
             except Exception as error:  # noqa: BLE001  # user code may raise anything

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dflow.worker.context import Direct
     from dflow.worker.plane import Gate
 
-__all__ = ["ALL", "ReturnedGenerator", "emit_directly", "emit_each"]
+__all__ = ["ALL", "ReturnedGenerator", "emit_directly", "emit_each", "emit_results"]
 
 ALL = 1 << 62
 """As many results as there are."""
@@ -30,6 +30,19 @@ class ReturnedGenerator(Exception):
     def __init__(self, values: Iterator[Any]) -> None:
         super().__init__("expected a value, got a generator; write `yield from`")
         self.values = values
+
+
+def emit_results(
+    emit: Callable[[Any], None],
+    direct: Direct | None,
+    results: Iterator[Any],
+    gate: Gate,
+    most: int,
+) -> tuple[int, bool]:
+    """Do as `emit_each` does, the direct way where there is one."""
+    if direct is not None:
+        return emit_directly(direct, results, gate, most)
+    return emit_each(emit, results, gate, most)
 
 
 def emit_each(

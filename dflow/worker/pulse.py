@@ -4,8 +4,8 @@ User code can block the main thread for as long as it likes. The pulse keeps the
 promises meanwhile: it answers the coordinator, reports counters, and while user code runs
 it beats about once a millisecond: if the main thread has not flushed since the last beat, it
 shuts the gate, so that the turn ends soon, and flushes what was emitted, so that nothing
-waits longer than two beats. When the main thread
-has been idle for a while it slows down to the statistics interval and costs nothing.
+waits longer than two beats. When the main thread has been idle for a while it slows down to
+the statistics interval and costs nothing.
 """
 
 from __future__ import annotations

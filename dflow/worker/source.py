@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dflow.clock import monotonic_ns
 from dflow.worker.dispatch import OnError, Turns
-from dflow.worker.emitting import emit_directly, emit_each
+from dflow.worker.emitting import emit_results
 from dflow.worker.faults import Interrupted
 
 if TYPE_CHECKING:
@@ -66,14 +66,12 @@ class SyncSource:
 
     def turn(self) -> None:
         """Pull and emit values for about one turn."""
-        size = self._turns.size
         pulled = 0
         began = monotonic_ns()
         try:
-            if self._direct is not None:
-                pulled, self.exhausted = emit_directly(self._direct, self._values, self._gate, size)
-            else:
-                pulled, self.exhausted = emit_each(self._emit, self._values, self._gate, size)
+            pulled, self.exhausted = emit_results(
+                self._emit, self._direct, self._values, self._gate, self._turns.size
+            )
         except Interrupted:
             self.exhausted = True
         except Exception as error:  # noqa: BLE001  # user code may raise anything
