@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         DecodeError,
         DflowError,
         DrainTimeout,
+        EdgeFull,
         EncodeError,
         GraphError,
         HookFailed,
@@ -47,13 +48,15 @@ if TYPE_CHECKING:
     from dflow.graph.node import Node
     from dflow.graph.ports import Input, Output
     from dflow.graph.subgraph import Subgraph
-    from dflow.message import Headers, Priority
+    from dflow.message import Cancelled, Headers, Priority
+    from dflow.policy import block, coalesce, drop, drop_oldest, latest, reject
     from dflow.report import EdgeReport, NodeReport, RunReport, RunStatus
     from dflow.runtime import Run
     from dflow.wire.types import register_type
     from dflow.worker.context import Context
 
 _HOME = {
+    "Cancelled": "dflow.message",
     "Context": "dflow.worker.context",
     "EdgeReport": "dflow.report",
     "Graph": "dflow.graph.builder",
@@ -67,26 +70,34 @@ _HOME = {
     "RunReport": "dflow.report",
     "RunStatus": "dflow.report",
     "Subgraph": "dflow.graph.subgraph",
+    "block": "dflow.policy",
+    "coalesce": "dflow.policy",
+    "drop": "dflow.policy",
+    "drop_oldest": "dflow.policy",
     "edge": "dflow.graph.chain",
+    "latest": "dflow.policy",
     "node": "dflow.graph.function",
     "register_type": "dflow.wire.types",
+    "reject": "dflow.policy",
     "sink": "dflow.graph.function",
     "source": "dflow.graph.function",
 }
 _ERRORS = (
     "AgentDied", "CoordinatorDied", "DecodeError", "DflowError",
-    "DrainTimeout", "EncodeError", "GraphError", "HookFailed", "NodeEnded",
+    "DrainTimeout", "EdgeFull", "EncodeError", "GraphError", "HookFailed", "NodeEnded",
     "OptionError", "PortError", "ProtocolError", "RunError", "StartError", "WorkerDied",
 )  # fmt: skip
 _HOME |= dict.fromkeys(_ERRORS, "dflow.errors")
 
 __all__ = [
     "AgentDied",
+    "Cancelled",
     "Context",
     "CoordinatorDied",
     "DecodeError",
     "DflowError",
     "DrainTimeout",
+    "EdgeFull",
     "EdgeReport",
     "EncodeError",
     "Graph",
@@ -110,9 +121,15 @@ __all__ = [
     "Subgraph",
     "WorkerDied",
     "__version__",
+    "block",
+    "coalesce",
+    "drop",
+    "drop_oldest",
     "edge",
+    "latest",
     "node",
     "register_type",
+    "reject",
     "sink",
     "source",
 ]

@@ -14,6 +14,7 @@ __all__ = [
     "DecodeError",
     "DflowError",
     "DrainTimeout",
+    "EdgeFull",
     "EncodeError",
     "GraphError",
     "HookFailed",
@@ -102,6 +103,21 @@ class AgentDied(RunError):
 
 class DrainTimeout(RunError):
     """The drain deadline passed; the report counts by edge what was abandoned."""
+
+
+class EdgeFull(DflowError):
+    """An edge with policy "reject" has no room; ``edge`` is its id, ``capacity`` and ``depth``
+    are messages. Nothing was sent, on this edge or on any other of the same output.
+    """
+
+    def __init__(self, edge: str, capacity: int, depth: int) -> None:
+        super().__init__(
+            f"edge {edge}: expected room for a message, got {depth} waiting of {capacity}; try"
+            " again later, or give the edge another policy or capacity"
+        )
+        self.edge = edge
+        self.capacity = capacity
+        self.depth = depth
 
 
 class NodeEnded(DflowError):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum
 
-__all__ = ["EXTERNAL", "Headers", "Priority"]
+__all__ = ["EXTERNAL", "Cancelled", "Headers", "Priority"]
 
 EXTERNAL = "run"
 """Name of the pseudo-node that stands for the launching process (its edges: ``run->a.in``)."""
@@ -18,6 +18,22 @@ class Priority(IntEnum):
     HIGH = 1
     NORMAL = 2
     LOW = 3
+
+
+class Cancelled(Enum):
+    """What became of a request to cancel a message (`Run.cancel`)."""
+
+    CANCELLED = "cancelled"
+    """It was queued: no handler will see it."""
+
+    HANDLING = "handling"
+    """A handler has it: ``ctx.cancelled`` is true there now."""
+
+    DONE = "done"
+    """It was handled, or dropped, before the request came."""
+
+    UNKNOWN = "unknown"
+    """No message of this run has that id, or it was done long ago."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from dflow.errors import OptionError, did_you_mean
 from dflow.message import Priority
+from dflow.policy import Policy, as_policy
 
 __all__ = [
     "DEFAULT_CAPACITY",
@@ -28,11 +29,11 @@ DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 MAX_CAPACITY = 1 << 20
 MAX_REPLICAS = 256
 MAX_CONCURRENCY = 4096
+MAX_SLOTS = 4096
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
-_POLICIES = ("block",)
 _ON_ERROR = ("skip", "stop")
 
 
@@ -70,13 +71,32 @@ def _one_of(what: str, value: object, allowed: tuple[str, ...]) -> None:
         raise OptionError(f"{what}: expected one of {names}, got {value!r}")
 
 
+def _band(value: object) -> None:
+    if value is not None and not isinstance(value, Priority):
+        raise OptionError(f"priority: expected a dflow.Priority, got {value!r}")
+
+
+def _cpus(value: object) -> tuple[int, ...]:
+    given = (value,) if isinstance(value, int) else value
+    good = isinstance(given, (tuple, list, set, frozenset, range)) and all(
+        isinstance(cpu, int) and not isinstance(cpu, bool) and cpu >= 0 for cpu in given
+    )
+    if not good or not given:
+        raise OptionError(f"affinity: expected CPU numbers like [0, 1], got {value!r}")
+    return tuple(sorted(set(given)))  # type: ignore[call-overload]  # narrowed by `good`
+
+
 @dataclass(frozen=True, slots=True)
 class NodeOptions:
     """How a node runs.
 
     ``replicas``: number of worker processes. ``concurrency``: how many messages an
     ``async def`` handler may have under way. ``tick_s``: seconds between ``on_tick``.
-    ``on_error``: ``"skip"`` counts and logs, ``"stop"`` ends the run.
+    ``on_error``: ``"skip"`` counts and logs, ``"stop"`` ends the run. ``ordered``: results leave
+    in the order in which the inputs came, whichever replica or task made them.
+    ``max_in_flight_per_key``: messages of one key handled at once, by all replicas together.
+    ``priority``: the band the scheduler puts the node in; ``None``: the best band of its inputs.
+    ``affinity``: the CPUs it may run on; ``niceness``: from 0 to 19; ``None``: by its band.
     """
 
     name: str | None = None
@@ -84,6 +104,11 @@ class NodeOptions:
     concurrency: int = 1
     tick_s: float | None = None
     on_error: str = "skip"
+    ordered: bool = False
+    max_in_flight_per_key: int | None = None
+    priority: Priority | None = None
+    affinity: tuple[int, ...] | None = None
+    niceness: int | None = None
 
     def __post_init__(self) -> None:
         if self.name is not None and not isinstance(self.name, str):
@@ -93,6 +118,15 @@ class NodeOptions:
         if self.tick_s is not None:
             _seconds("tick_s", self.tick_s)
         _one_of("on_error", self.on_error, _ON_ERROR)
+        if not isinstance(self.ordered, bool):
+            raise OptionError(f"ordered: expected True or False, got {self.ordered!r}")
+        if self.max_in_flight_per_key is not None:
+            _whole("max_in_flight_per_key", self.max_in_flight_per_key, 1, MAX_CONCURRENCY)
+        _band(self.priority)
+        if self.affinity is not None:
+            object.__setattr__(self, "affinity", _cpus(self.affinity))
+        if self.niceness is not None:
+            _whole("niceness", self.niceness, 0, 19)
 
     def updated(self, changes: Mapping[str, Any]) -> NodeOptions:
         """Return a copy with ``changes``; an unknown option raises `OptionError`."""
@@ -105,23 +139,35 @@ class EdgeOptions:
 
     ``capacity`` (messages) and ``max_bytes`` (bytes) bound each of its channels.
     ``key`` routes each key to one replica: a field name, an attribute name, or a callable.
-    ``priority`` is the band; ``None`` takes the input port's, then NORMAL.
+    ``priority`` is the band; ``None`` takes the input port's, then NORMAL. ``policy`` says what
+    happens at capacity (`dflow.policy`); ``ttl_s``: what has waited longer is dropped.
+    ``cancellable``: messages may be emitted with an id, for `Run.cancel`.
     """
 
-    policy: str = "block"
+    policy: Policy | str = "block"
     capacity: int = DEFAULT_CAPACITY
     max_bytes: int = DEFAULT_MAX_BYTES
     key: str | Callable[[Any], Any] | None = None
     priority: Priority | None = None
+    ttl_s: float | None = None
+    cancellable: bool = False
 
     def __post_init__(self) -> None:
-        _one_of("policy", self.policy, _POLICIES)
+        object.__setattr__(self, "policy", as_policy(self.policy))
+        if self.ttl_s is not None:
+            _seconds("ttl_s", self.ttl_s)
         _whole("capacity", self.capacity, 1, MAX_CAPACITY)
         object.__setattr__(self, "max_bytes", parse_bytes(self.max_bytes))
         if self.key is not None and not isinstance(self.key, str) and not callable(self.key):
             raise OptionError(f"key: expected a field name or a callable, got {self.key!r}")
-        if self.priority is not None and not isinstance(self.priority, Priority):
-            raise OptionError(f"priority: expected a dflow.Priority, got {self.priority!r}")
+        _band(self.priority)
+        if not isinstance(self.cancellable, bool):
+            raise OptionError(f"cancellable: expected True or False, got {self.cancellable!r}")
+
+    @property
+    def overflow(self) -> Policy:
+        """The policy, as what it always is after the check."""
+        return as_policy(self.policy)
 
     def updated(self, changes: Mapping[str, Any]) -> EdgeOptions:
         """Return a copy with ``changes``; an unknown option raises `OptionError`."""
@@ -136,7 +182,9 @@ class RunOptions:
     ``"fork"`` or ``"spawn"``; ``None`` picks fork on Linux. ``drain_timeout_s``: what a
     requested drain may take before the rest is abandoned. ``start_timeout_s``: from the
     first process to all nodes ready. ``log``: ``"human"`` or ``"json"`` lines on stderr.
-    ``check_types``: check every emitted value against its port's type.
+    ``check_types``: check every emitted value against its port's type. ``slots``: how many
+    workers may compute at once before they take turns; ``None``: the cores this process may
+    use; 0: they never take turns.
     """
 
     transport: str = "ipc"
@@ -147,6 +195,7 @@ class RunOptions:
     log: str = "human"
     log_level: str = "INFO"
     check_types: bool = False
+    slots: int | None = None
 
     def __post_init__(self) -> None:
         _one_of("transport", self.transport, ("ipc", "tcp"))
@@ -160,6 +209,8 @@ class RunOptions:
         _one_of("log_level", self.log_level, levels)
         if not isinstance(self.check_types, bool):
             raise OptionError(f"check_types: expected True or False, got {self.check_types!r}")
+        if self.slots is not None:
+            _whole("slots", self.slots, 0, MAX_SLOTS)
 
     def updated(self, changes: Mapping[str, Any]) -> RunOptions:
         """Return a copy with ``changes``; an unknown option raises `OptionError`."""

@@ -19,6 +19,7 @@ __all__ = [
     "FATES",
     "EdgeReport",
     "EdgeStatus",
+    "KeyStatus",
     "NodeReport",
     "NodeStatus",
     "RunReport",
@@ -26,7 +27,10 @@ __all__ = [
     "report_of_the_dead",
 ]
 
-FATES = ("delivered", "dropped", "coalesced", "rejected", "dead_lettered", "abandoned")
+FATES = (
+    "delivered", "dropped", "coalesced", "expired", "cancelled", "rejected", "dead_lettered",
+    "abandoned",
+)  # fmt: skip
 """What can become of a message once it was sent; in a balanced book they add up to ``sent``."""
 
 _COMPLETE = ("finished", "drained")
@@ -47,15 +51,18 @@ class NodeReport:
     ticks: int = 0
     busy_s: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
+    skipped_ticks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeReport:
     """Messages of one edge, all channels together.
 
-    ``sent``: emitted onto the edge. What became of them: `FATES`. ``rejected`` are messages
+    ``sent``: emitted onto the edge, each copy of a broadcast for itself (``copies`` a message).
+    What became of them: `FATES`. ``rejected`` are messages refused for lack of room, and those
     from outside that reached a node after it had ended; ``abandoned`` were under way when the
-    run was cut short. ``unsent`` (still waiting for credit), ``wired`` (put on the wire by
+    run was cut short. ``withheld`` are those whose fate was decided before the wire; ``refused``
+    of them raised `EdgeFull`. ``unsent`` (still waiting for credit), ``wired`` (put on the wire by
     the sender) and ``received`` (arrived at the receiver) are the counters in between;
     ``malformed`` counts frames refused and messages not decoded. ``peak``: most messages ever
     waiting or in flight at once in one worker. ``bytes``: payload bytes put on the wire.
@@ -67,9 +74,15 @@ class EdgeReport:
     delivered: int = 0
     dropped: int = 0
     coalesced: int = 0
+    expired: int = 0
+    cancelled: int = 0
     rejected: int = 0
     dead_lettered: int = 0
     abandoned: int = 0
+    withheld: int = 0
+    refused: int = 0
+    copies: int = 1
+    merge_errors: int = 0
     unsent: int = 0
     wired: int = 0
     received: int = 0
@@ -84,11 +97,10 @@ class EdgeReport:
         fates = sum(getattr(self, fate) for fate in FATES)
         if self.sent != fates:
             yield f"{what}: {self.sent} sent, but {fates} delivered or otherwise accounted for"
-        decided_at_sender = self.dropped + self.coalesced
-        if self.exact and self.sent != self.unsent + self.wired + decided_at_sender:
+        if self.exact and self.sent != self.unsent + self.wired + self.withheld:
             yield (
                 f"{what}: {self.sent} sent, but {self.unsent} unsent + {self.wired} on the wire"
-                f" + {decided_at_sender} dropped or coalesced"
+                f" + {self.withheld} withheld"
             )
         if not self.wired >= self.received >= self.delivered:
             yield (
@@ -143,7 +155,7 @@ class RunReport:
         for edge in self.edges:
             output = edge.id.partition("->")[0]
             if output != EXTERNAL and edge.exact:
-                copies[output][edge.id] = edge.sent
+                copies[output][edge.id] = (edge.sent - edge.refused) // edge.copies
         for output, sent in copies.items():
             if len(set(sent.values())) > 1:
                 counts = ", ".join(f"{edge} {count}" for edge, count in sent.items())
@@ -213,17 +225,51 @@ class NodeStatus:
     emitted: int = 0
     errors: int = 0
     workers: tuple[str, ...] = ()
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStatus:
+    """One key of an edge now, in messages; ``depth`` is ``waiting`` and ``in_flight`` together.
+
+    ``in_flight`` are sent and not done.
+    """
+
+    key: str
+    depth: int = 0
+    waiting: int = 0
+    in_flight: int = 0
+    done: int = 0
+    rejected: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeStatus:
-    """One edge now. ``depth``: sent and not yet handed to a handler; ``capacity``: its bound."""
+    """One edge now, in messages.
+
+    ``depth``: sent and not yet handed to a handler, nor dropped; ``capacity``: its bound.
+    ``waiting`` of them have no credit yet; ``in_flight`` were sent and are not done; ``taken``
+    were handed to a handler, ``done`` handled. ``oldest_s``: age in seconds of what has waited
+    longest at the sender. ``keys``: the busiest keys of an edge that has any.
+    """
 
     id: str
     sent: int = 0
     delivered: int = 0
     depth: int = 0
     capacity: int = 0
+    policy: str = "block"
+    waiting: int = 0
+    in_flight: int = 0
+    taken: int = 0
+    done: int = 0
+    dropped: int = 0
+    coalesced: int = 0
+    expired: int = 0
+    cancelled: int = 0
+    rejected: int = 0
+    oldest_s: float = 0.0
+    keys: tuple[KeyStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,8 +298,13 @@ class RunStatus:
             NodeStatus(**_known(NodeStatus, node) | {"workers": tuple(node.get("workers", ()))})
             for node in data.get("nodes", ())
         )
-        known["edges"] = tuple(EdgeStatus(**_known(EdgeStatus, e)) for e in data.get("edges", ()))
+        known["edges"] = tuple(_edge_status(edge) for edge in data.get("edges", ()))
         return cls(**known)
+
+
+def _edge_status(data: Mapping[str, Any]) -> EdgeStatus:
+    keys = tuple(KeyStatus(**_known(KeyStatus, key)) for key in data.get("keys", ()))
+    return EdgeStatus(**_known(EdgeStatus, data) | {"keys": keys})
 
 
 _NODE_HEAD = ("node", "replicas", "handled", "emitted", "errors", "busy")

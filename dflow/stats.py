@@ -6,15 +6,23 @@ Counters only grow, so a lost or repeated report is harmless; the last one wins.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
-__all__ = ["InChannelStats", "NodeStats", "OutChannelStats", "WorkerStats"]
+__all__ = [
+    "Fates",
+    "InChannelStats",
+    "KeyStats",
+    "NodeStats",
+    "OutChannelStats",
+    "QueueStats",
+    "WorkerStats",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class NodeStats:
-    """Work of one replica. ``busy_ns``: time inside user code."""
+    """Work of one replica. ``busy_ns``: time inside user code; ``skipped``: ticks not called."""
 
     handled: int = 0
     emitted: int = 0
@@ -22,6 +30,46 @@ class NodeStats:
     ticks: int = 0
     busy_ns: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fates:
+    """What a sender decided about messages that never went onto the wire."""
+
+    dropped: int = 0
+    coalesced: int = 0
+    expired: int = 0
+    cancelled: int = 0
+    rejected: int = 0
+    errors: int = 0
+
+    @property
+    def total(self) -> int:
+        """Messages decided about; ``errors`` counts failed merges and is not among them."""
+        return self.dropped + self.coalesced + self.expired + self.cancelled + self.rejected
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStats:
+    """One key of an edge, seen by its sender, in messages.
+
+    ``waiting`` have no credit yet, ``in_flight`` are sent and not done, ``done`` are handled.
+    """
+
+    key: str
+    waiting: int
+    in_flight: int
+    done: int
+    rejected: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """What waits on one edge at its sender: its oldest message's age, and its busiest keys."""
+
+    oldest_s: float = 0.0
+    keys: tuple[KeyStats, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +91,8 @@ class InChannelStats:
     """One channel, seen by its receiver.
 
     ``received`` arrived, ``delivered`` were handed to a handler, ``done`` are those whose
-    handler returned, ``malformed`` counts frames refused and messages not decoded.
+    handler returned, ``malformed`` counts frames refused and messages not decoded. ``expired``
+    and ``cancelled`` were received but not delivered.
     """
 
     channel: int
@@ -51,6 +100,8 @@ class InChannelStats:
     delivered: int
     done: int
     malformed: int = 0
+    expired: int = 0
+    cancelled: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +110,9 @@ class WorkerStats:
 
     ``offered[edge]``: messages emitted onto an edge; ``unsent[edge]``: those of them still
     waiting for credit; ``peak[edge]``: the most that ever waited or were in flight at once.
-    Keys are edge indexes (`EdgePlan.index`).
+    Keys are edge indexes (`EdgePlan.index`). ``fates`` and ``queues`` are those of edges whose
+    messages wait one by one. ``cpu_ns``: processor time of the process. ``fused``: the work of
+    the other nodes in this worker, by name.
     """
 
     node: NodeStats = field(default_factory=NodeStats)
@@ -68,23 +121,36 @@ class WorkerStats:
     peak: Mapping[int, int] = field(default_factory=dict)
     outs: tuple[OutChannelStats, ...] = ()
     ins: tuple[InChannelStats, ...] = ()
+    fates: Mapping[int, Fates] = field(default_factory=dict)
+    queues: Mapping[int, QueueStats] = field(default_factory=dict)
+    cpu_ns: int = 0
+    fused: Mapping[str, NodeStats] = field(default_factory=dict)
 
     def to_wire(self) -> list[Any]:
         """Return plain lists and dicts for msgpack."""
-        n = self.node
         return [
-            [n.handled, n.emitted, n.errors, n.ticks, n.busy_ns, dict(n.metrics)],
+            _node_row(self.node),
             dict(self.offered),
             dict(self.unsent),
             dict(self.peak),
             [[o.channel, o.sent, o.sent_bytes, o.taken, o.done] for o in self.outs],
-            [[i.channel, i.received, i.delivered, i.done, i.malformed] for i in self.ins],
+            [
+                [i.channel, i.received, i.delivered, i.done, i.malformed, i.expired, i.cancelled]
+                for i in self.ins
+            ],
+            {edge: list(astuple(fates)) for edge, fates in self.fates.items()},
+            {
+                edge: [q.oldest_s, [list(astuple(key)) for key in q.keys]]
+                for edge, q in self.queues.items()
+            },
+            self.cpu_ns,
+            {name: _node_row(node) for name, node in self.fused.items()},
         ]
 
     @classmethod
     def from_wire(cls, data: Any) -> WorkerStats:
         """Return the stats a peer sent; raises TypeError or ValueError if malformed."""
-        node, offered, unsent, peak, outs, ins = data
+        node, offered, unsent, peak, outs, ins, fates, queues, cpu_ns, fused = data
         return cls(
             NodeStats(*node),
             dict(offered),
@@ -92,4 +158,15 @@ class WorkerStats:
             dict(peak),
             tuple(OutChannelStats(*row) for row in outs),
             tuple(InChannelStats(*row) for row in ins),
+            {edge: Fates(*row) for edge, row in fates.items()},
+            {
+                edge: QueueStats(oldest_s, tuple(KeyStats(*row) for row in keys))
+                for edge, (oldest_s, keys) in queues.items()
+            },
+            cpu_ns,
+            {name: NodeStats(*row) for name, row in fused.items()},
         )
+
+
+def _node_row(n: NodeStats) -> list[Any]:
+    return [n.handled, n.emitted, n.errors, n.ticks, n.busy_ns, dict(n.metrics), n.skipped]

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field
 
 from dflow.errors import ProtocolError
-from dflow.graph.plan import Plan, WorkerId
-from dflow.options import DEFAULT_CAPACITY
-from dflow.report import EdgeReport, EdgeStatus, NodeReport, NodeStatus
-from dflow.stats import InChannelStats, OutChannelStats, WorkerStats
+from dflow.graph.plan import EdgePlan, Plan, WorkerId
+from dflow.report import EdgeReport, EdgeStatus, KeyStatus, NodeReport, NodeStatus
+from dflow.stats import Fates, InChannelStats, KeyStats, OutChannelStats, WorkerStats
 
 __all__ = [
     "edge_reports",
@@ -53,17 +52,31 @@ def parse_stats(raw: list[object], who: object) -> WorkerStats:
 
 
 def _are_counters(stats: WorkerStats) -> bool:
-    node = stats.node
-    numbers: list[object] = [node.handled, node.emitted, node.errors, node.ticks, node.busy_ns]
+    nodes = [stats.node, *stats.fused.values()]
+    numbers: list[object] = [stats.cpu_ns]
+    for node in nodes:
+        numbers += [node.handled, node.emitted, node.errors, node.ticks, node.busy_ns, node.skipped]
+    for edge, fates in stats.fates.items():
+        numbers += [edge, *astuple(fates)]
+    for edge, queue in stats.queues.items():
+        numbers += [edge]
+        for key in queue.keys:
+            numbers += [key.waiting, key.in_flight, key.done, key.rejected]
     for counters in (stats.offered, stats.unsent, stats.peak):
         numbers += [*counters, *counters.values()]
     for out in stats.outs:
         numbers += [out.channel, out.sent, out.sent_bytes, out.taken, out.done]
     for into in stats.ins:
         numbers += [into.channel, into.received, into.delivered, into.done, into.malformed]
-    return all(type(n) is int and n >= 0 for n in numbers) and all(
-        isinstance(name, str) and isinstance(value, (int, float))
-        for name, value in node.metrics.items()
+        numbers += [into.expired, into.cancelled]
+    texts: list[object] = [*stats.fused, *(name for node in nodes for name in node.metrics)]
+    texts += [key.key for queue in stats.queues.values() for key in queue.keys]
+    values: list[object] = [value for node in nodes for value in node.metrics.values()]
+    values += [queue.oldest_s for queue in stats.queues.values()]
+    return (
+        all(type(n) is int and n >= 0 for n in numbers)
+        and all(isinstance(text, str) for text in texts)
+        and all(isinstance(value, (int, float)) for value in values)
     )
 
 
@@ -79,6 +92,13 @@ class _Flow:
     delivered: int = 0
     malformed: int = 0
     peak: int = 0
+    done: int = 0
+    in_flight: int = 0
+    expired: int = 0
+    cancelled: int = 0
+    fates: Fates = field(default_factory=Fates)
+    oldest_s: float = 0.0
+    keys: tuple[KeyStats, ...] = ()
     exact: bool = True
 
 
@@ -114,6 +134,11 @@ def _flows(plan: Plan, counted: Counted, lost: Collection[WorkerId]) -> dict[int
             flows[edge].unsent += count
         for edge, count in stats.peak.items():
             flows[edge].peak = max(flows[edge].peak, count)
+        for edge, fates in stats.fates.items():
+            flows[edge].fates = _sum(flows[edge].fates, fates)
+        for edge, queue in stats.queues.items():
+            flows[edge].oldest_s = max(flows[edge].oldest_s, queue.oldest_s)
+            flows[edge].keys += queue.keys
     for channel in _channels(plan, counted):
         _add_channel(flows[channel.edge], channel, lost)
     for index, ends in _ends(plan).items():
@@ -121,8 +146,12 @@ def _flows(plan: Plan, counted: Counted, lost: Collection[WorkerId]) -> dict[int
             flows[index].exact = False
     for flow in flows.values():
         if not flow.exact:
-            flow.offered = max(flow.offered, flow.unsent + flow.wired)
+            flow.offered = max(flow.offered, flow.unsent + flow.wired + flow.fates.total)
     return flows
+
+
+def _sum(a: Fates, b: Fates) -> Fates:
+    return Fates(*(x + y for x, y in zip(astuple(a), astuple(b), strict=True)))
 
 
 def _add_channel(flow: _Flow, channel: _Channel, lost: Collection[WorkerId]) -> None:
@@ -130,6 +159,7 @@ def _add_channel(flow: _Flow, channel: _Channel, lost: Collection[WorkerId]) -> 
     wired, received, delivered = out.sent, into.received, into.delivered
     if channel.receiver in lost:
         delivered = max(delivered, out.done)
+        delivered -= into.expired + into.cancelled if delivered > into.delivered else 0
         received = max(received, out.taken, delivered)
     if channel.sender in lost:
         wired = max(wired, received)
@@ -138,6 +168,10 @@ def _add_channel(flow: _Flow, channel: _Channel, lost: Collection[WorkerId]) -> 
     flow.received += received
     flow.delivered += delivered
     flow.malformed += into.malformed
+    flow.done += into.done
+    flow.in_flight += max(0, out.sent - max(out.done, into.done))
+    flow.expired += into.expired
+    flow.cancelled += into.cancelled
 
 
 def _ends(plan: Plan) -> dict[int, set[WorkerId]]:
@@ -156,23 +190,32 @@ def edge_reports(
     what an ended node did not take from outside was rejected rather than abandoned.
     """
     flows = _flows(plan, counted, lost)
-    reports = [_edge_report(edge.id, flows.get(edge.index, _Flow())) for edge in plan.edges]
+    reports = [_edge_report(plan, edge, flows.get(edge.index, _Flow())) for edge in plan.edges]
     for edge in plan.external_edges:
         flow = flows.get(edge.index, _Flow())
         if flow.offered or flow.wired or flow.received:
-            reports.append(_edge_report(edge.id, flow, reject=complete))
+            reports.append(_edge_report(plan, edge, flow, reject=complete))
     return tuple(reports)
 
 
-def _edge_report(edge_id: str, flow: _Flow, *, reject: bool = False) -> EdgeReport:
-    left = flow.unsent + flow.wired - flow.delivered
+def _edge_report(plan: Plan, edge: EdgePlan, flow: _Flow, *, reject: bool = False) -> EdgeReport:
+    fates = flow.fates
+    left = flow.unsent + flow.wired - flow.delivered - flow.expired - flow.cancelled
     if not flow.exact:
-        left = flow.offered - flow.delivered
+        left = flow.offered - fates.total - flow.delivered - flow.expired - flow.cancelled
     return EdgeReport(
-        edge_id,
+        edge.id,
         sent=flow.offered,
         delivered=flow.delivered,
-        rejected=left if reject else 0,
+        dropped=fates.dropped,
+        coalesced=fates.coalesced,
+        expired=fates.expired + flow.expired,
+        cancelled=fates.cancelled + flow.cancelled,
+        rejected=fates.rejected + (left if reject else 0),
+        refused=fates.rejected,
+        withheld=fates.total,
+        copies=plan.by_name[edge.receiver].replicas if edge.broadcast else 1,
+        merge_errors=fates.errors,
         abandoned=0 if reject else left,
         unsent=flow.unsent,
         wired=flow.wired,
@@ -232,6 +275,7 @@ def _node_report(name: str, kind: str, replicas: Sequence[WorkerStats]) -> NodeR
         emitted=sum(s.node.emitted for s in replicas),
         errors=sum(s.node.errors for s in replicas),
         ticks=sum(s.node.ticks for s in replicas),
+        skipped_ticks=sum(s.node.skipped for s in replicas),
         busy_s=sum(s.node.busy_ns for s in replicas) / 1e9,
         metrics=dict(metrics),
     )
@@ -261,15 +305,37 @@ def edge_statuses(plan: Plan, counted: Counted) -> tuple[EdgeStatus, ...]:
     width: defaultdict[int, int] = defaultdict(int)
     for channel in (*plan.channels, *plan.external_channels):
         width[channel.edge] += 1
-    rows = [(edge.index, edge.id, edge.capacity) for edge in plan.edges]
-    rows += [(e.index, e.id, DEFAULT_CAPACITY) for e in plan.external_edges if e.index in flows]
-    statuses = []
-    for index, edge_id, capacity in rows:
-        flow = flows.get(index, _Flow())
-        sent = max(flow.offered, flow.delivered)  # the two ends report at different times
-        statuses.append(
-            EdgeStatus(
-                edge_id, sent, flow.delivered, sent - flow.delivered, capacity * width[index]
-            )
-        )
-    return tuple(statuses)
+    used = (*plan.edges, *(edge for edge in plan.external_edges if edge.index in flows))
+    return tuple(
+        _edge_status(edge, flows.get(edge.index, _Flow()), width[edge.index]) for edge in used
+    )
+
+
+def _edge_status(edge: EdgePlan, flow: _Flow, channels: int) -> EdgeStatus:
+    fates = flow.fates
+    gone = flow.delivered + flow.expired + flow.cancelled + fates.total
+    sent = max(flow.offered, gone)  # the two ends report at different times
+    # a queue shared by its channels has one capacity; lanes have one for each channel
+    shared = edge.limit or (edge.policy != "block" and not edge.keyed)
+    return EdgeStatus(
+        edge.id,
+        sent,
+        flow.delivered,
+        sent - gone,
+        edge.capacity * (1 if shared else channels),
+        edge.policy,
+        waiting=flow.unsent,
+        in_flight=flow.in_flight,
+        taken=flow.delivered,
+        done=flow.done,
+        dropped=fates.dropped,
+        coalesced=fates.coalesced,
+        expired=fates.expired + flow.expired,
+        cancelled=fates.cancelled + flow.cancelled,
+        rejected=fates.rejected,
+        oldest_s=flow.oldest_s,
+        keys=tuple(
+            KeyStatus(k.key, k.waiting + k.in_flight, k.waiting, k.in_flight, k.done, k.rejected)
+            for k in flow.keys
+        ),
+    )

@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from dflow.errors import GraphError, PortError, did_you_mean
+from dflow.errors import GraphError, OptionError, PortError, did_you_mean
 from dflow.graph.chain import Chainable, Connection
 from dflow.graph.composition import Composition
 from dflow.graph.node import Node
-from dflow.graph.plan import Plan
+from dflow.graph.plan import Plan, external_edge_id
 from dflow.graph.planning import build_plan
 from dflow.graph.ports import BoundInput, BoundOutput, BoundPort
 from dflow.graph.types import classes_in
 from dflow.graph.validate import Problem, Shippable, find_problems, why_not_shippable
+from dflow.options import EdgeOptions
 
 if TYPE_CHECKING:
     from dflow.graph.subgraph import Subgraph
@@ -37,6 +38,7 @@ class Graph(Composition):
     def __init__(self, name: str, *parts: Any) -> None:
         super().__init__(name)
         self._unnamed = False
+        self._accepted: dict[BoundInput, EdgeOptions] = {}
         self.add(*parts)
 
     @property
@@ -123,7 +125,9 @@ class Graph(Composition):
         why an object cannot be sent to a worker, or ``None``.
         """
         read = [self.find_output(target) for target in results]
-        return find_problems(tuple(self._name_all()), self.connections, read, shippable)
+        return find_problems(
+            tuple(self._name_all()), self.connections, read, shippable, accepted=self._accepted
+        )
 
     def validate(self, results: Sequence[Endpoint] = ()) -> None:
         """Raise one `GraphError` that lists every problem; ``.problems`` holds them."""
@@ -138,7 +142,7 @@ class Graph(Composition):
         """Return the plan; raises `GraphError` as `validate` does. Equal graphs, equal plans."""
         self.validate(results)
         read = dict.fromkeys(self.find_output(target) for target in results)
-        return build_plan(self.name, self.nodes, self.connections, list(read))
+        return build_plan(self.name, self.nodes, self.connections, list(read), self._accepted)
 
     def types(self) -> frozenset[type]:
         """Return the dataclasses, Enums and NamedTuples that the ports' types name."""
@@ -152,8 +156,41 @@ class Graph(Composition):
         if edge_index >= len(connections):  # a results edge
             return None
         link = connections[edge_index]
-        key = link.options.key
-        return _field_getter(str(link), key) if isinstance(key, str) else key
+        return _key_function(str(link), link.options.key)
+
+    def external_key(self, node: str, port: str) -> Callable[[Any], Any] | None:
+        """Return the same for what `Run.send` sends: its own key, or the only keyed edge's."""
+        into = self.find_input(f"{node}.{port}")
+        if into in self._accepted and self._accepted[into].key is not None:
+            return _key_function(external_edge_id(node, port), self._accepted[into].key)
+        keyed = [link for link in self.connections if link.receiver == into and link.options.key]
+        return _key_function(str(keyed[0]), keyed[0].options.key) if len(keyed) == 1 else None
+
+    def merge(self, edge_id: str) -> Callable[[Any, Any], Any] | None:
+        """Return the function of an edge with policy coalesce; None for any other edge."""
+        for link in self.connections:
+            if str(link) == edge_id:
+                return link.options.overflow.merge
+        for into, options in self._accepted.items():
+            if external_edge_id(into.node.name, into.name) == edge_id:
+                return options.overflow.merge
+        return None
+
+    # --- messages from outside --------------------------------------------------------------
+
+    def accept(self, into: Endpoint | Chainable, **options: Any) -> Graph:
+        """Say how an input takes what `Run.send` sends: ``options`` are those of `edge`.
+
+        ``graph.accept(jobs, policy="reject", capacity=10, key="user")``. An input that accepts
+        need not be connected. Raises `PortError` for what is no input of this graph,
+        `OptionError` for a wrong option.
+        """
+        port = self.find_input(into)
+        try:
+            self._accepted[port] = EdgeOptions().updated(options)
+        except OptionError as error:
+            raise OptionError(f"accept({port}): {error}") from None
+        return self
 
     # --- running --------------------------------------------------------------------------
 
@@ -187,6 +224,10 @@ class Graph(Composition):
         if self._unnamed:
             deque(self._name_all(), maxlen=0)
         self._unnamed = False
+
+
+def _key_function(edge: str, key: str | Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
+    return _field_getter(edge, key) if isinstance(key, str) else key
 
 
 def _field_getter(edge: str, name: str) -> Callable[[Any], Any]:

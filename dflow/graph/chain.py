@@ -75,7 +75,8 @@ def edge(**options: Any) -> EdgeSpec:
     """Return options for one connection: ``a >> edge(capacity=10) >> b``.
 
     Takes what `Graph.connect` takes: ``policy``, ``capacity`` (messages), ``max_bytes``
-    (bytes, or text like ``"64MB"``), ``key`` (field name or callable), ``priority``.
+    (bytes, or text like ``"64MB"``), ``key`` (field name or callable), ``priority``, ``ttl_s``,
+    ``cancellable``.
     Raises `OptionError` for a wrong option.
     """
     return EdgeSpec(EdgeOptions().updated(options))

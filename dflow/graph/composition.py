@@ -18,6 +18,7 @@ from dflow.graph.node import Node
 from dflow.graph.ports import BoundPort
 from dflow.message import Priority
 from dflow.options import DEFAULT_CAPACITY, DEFAULT_MAX_BYTES, EdgeOptions
+from dflow.policy import Policy
 
 if TYPE_CHECKING:
     from typing import Self
@@ -67,18 +68,22 @@ class Composition:
         out: Chainable,
         into: Chainable,
         *,
-        policy: str = "block",
+        policy: Policy | str = "block",
         capacity: int = DEFAULT_CAPACITY,
         max_bytes: int | str = DEFAULT_MAX_BYTES,
         key: str | Callable[[Any], Any] | None = None,
         priority: Priority | None = None,
+        ttl_s: float | None = None,
+        cancellable: bool = False,
     ) -> Self:
         """Connect an output to an input; a node's or subgraph's only port needs no name.
 
         ``capacity`` (messages) and ``max_bytes`` (bytes, or text like ``"64MB"``) bound each
         channel of the edge. ``key`` (a field name or a callable) sends all messages of one
-        key to the same replica. ``priority`` is the band. Raises `PortError` for a wrong
-        port, `OptionError` for a wrong option.
+        key to the same replica. ``priority`` is the band. ``policy`` (`dflow.policy`) says what
+        happens at capacity; what has waited longer than ``ttl_s`` seconds is dropped. On a
+        ``cancellable`` edge messages may be emitted with an id (`Run.cancel`). Raises
+        `PortError` for a wrong port, `OptionError` for a wrong option.
         """
         sender, receiver = _endpoint(out).as_output(), _endpoint(into).as_input()
         try:
@@ -88,6 +93,8 @@ class Composition:
                 max_bytes=max_bytes,  # type: ignore[arg-type]  # EdgeOptions parses text
                 key=key,
                 priority=priority,
+                ttl_s=ttl_s,
+                cancellable=cancellable,
             )
         except OptionError as error:
             raise OptionError(f"edge {sender}->{receiver}: {error}") from None

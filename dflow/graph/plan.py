@@ -18,7 +18,6 @@ from dflow.message import EXTERNAL, Priority
 __all__ = [
     "ChannelPlan",
     "EdgePlan",
-    "ExternalEdge",
     "NodePlan",
     "Plan",
     "WorkerId",
@@ -42,6 +41,7 @@ class NodePlan:
     """One node. ``level`` is its topological depth: sources are 0.
 
     ``input_bands`` holds for each of ``inputs`` the band of a message sent from outside.
+    ``band`` is the one the scheduler puts its workers in.
     """
 
     name: str
@@ -51,11 +51,21 @@ class NodePlan:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     input_bands: tuple[int, ...] = ()
+    band: int = int(Priority.NORMAL)
 
 
 @dataclass(frozen=True, slots=True)
 class EdgePlan:
-    """One edge; ``index`` is its position in `Plan.edges`."""
+    """One edge; ``index`` is its position in `Plan.edges`.
+
+    An edge from outside has sender ``"run"`` and an index that follows `Plan.edges`.
+
+    ``broadcast``: every replica of the receiver gets a copy. ``numbered``: messages carry their
+    number, for the replicas of an ordered node. ``tagged``: the sender is an ordered node with
+    replicas, so messages carry the number of the input they came from and arrive to be put in
+    order. ``limit``: messages of one key in flight at once, over all channels (0: no limit).
+    ``slots``: messages in flight on one channel of an edge with a limit.
+    """
 
     index: int
     id: str
@@ -68,6 +78,55 @@ class EdgePlan:
     max_bytes: int
     priority: Priority
     keyed: bool
+    ttl_s: float | None = None
+    broadcast: bool = False
+    numbered: bool = False
+    tagged: bool = False
+    limit: int = 0
+    slots: int = 1
+    cancellable: bool = False
+
+    @property
+    def queued(self) -> bool:
+        """Whether messages wait one by one (`dflow.flow.queue_edge`), not in a lane."""
+        return (
+            self.policy != "block"
+            or self.ttl_s is not None
+            or self.sender == EXTERNAL
+            or self.cancellable
+            or self.broadcast
+            or self.numbered
+            or self.tagged
+            or self.limit > 0
+        )
+
+    @property
+    def window(self) -> int:
+        """Messages that may be in flight on one channel.
+
+        Policies that choose among what waits keep at least half of it at the sender.
+        """
+        if self.limit:
+            return self.slots
+        if self.policy == "latest":
+            return 1
+        if self.policy in ("drop_oldest", "coalesce"):
+            return max(1, self.capacity // 2)
+        return self.capacity
+
+    @property
+    def reports(self) -> str:
+        """When a receiver reports credit.
+
+        ``"half"``: half a window is owed, or it is idle. ``"eager"``: after each turn.
+        ``"ready"``: as soon as a handler has returned, and only what is done: the next message
+        is asked for when there is somebody to handle it.
+        """
+        if self.limit or self.policy == "latest":
+            return "ready"
+        if self.policy in ("drop_oldest", "coalesce") or self.numbered:
+            return "eager"
+        return "half"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,28 +139,20 @@ class ChannelPlan:
     receiver: WorkerId
 
 
-@dataclass(frozen=True, slots=True)
-class ExternalEdge:
-    """The edge ``run->node.port``; stats count it under ``index``, which follows `Plan.edges`."""
-
-    index: int
-    id: str
-    node: str
-    port: str
-
-
 @dataclass(frozen=True)
 class Plan:
     """Nodes in topological order, edges in the order they were connected.
 
     Edges into the launching process (results) have receiver ``"run"``. Channel numbers are
     dense from 0 in (edge, sender replica, receiver replica) order; numbers from
-    ``len(channels)`` up belong to messages sent from outside (`external_channel`).
+    ``len(channels)`` up belong to messages sent from outside (`external_channel`), one edge of
+    ``external_edges`` for each (node, input) that may be sent to.
     """
 
     name: str
     nodes: tuple[NodePlan, ...]
     edges: tuple[EdgePlan, ...]
+    external_edges: tuple[EdgePlan, ...] = ()
 
     @cached_property
     def by_name(self) -> dict[str, NodePlan]:
@@ -151,18 +202,9 @@ class Plan:
         return len(self.channels) + self.external_ports.index((node, port, replica))
 
     @cached_property
-    def external_edges(self) -> tuple[ExternalEdge, ...]:
-        """One edge for every (node, input) that may be sent to from outside."""
-        ports = dict.fromkeys((node, port) for node, port, _ in self.external_ports)
-        return tuple(
-            ExternalEdge(len(self.edges) + i, external_edge_id(node, port), node, port)
-            for i, (node, port) in enumerate(ports)
-        )
-
-    @cached_property
     def external_channels(self) -> tuple[ChannelPlan, ...]:
         """Every channel by which the launching process may send; numbered after `channels`."""
-        edges = {(edge.node, edge.port): edge.index for edge in self.external_edges}
+        edges = {(edge.receiver, edge.input): edge.index for edge in self.external_edges}
         return tuple(
             ChannelPlan(number, edges[node, port], WorkerId(EXTERNAL), WorkerId(node, replica))
             for number, (node, port, replica) in enumerate(self.external_ports, len(self.channels))
@@ -193,7 +235,11 @@ class Plan:
     def fingerprint(self) -> str:
         """Hex digest equal for equal plans in every process and run."""
         text = json.dumps(
-            [self.name, [asdict(n) for n in self.nodes], [asdict(e) for e in self.edges]]
+            [
+                self.name,
+                [asdict(n) for n in self.nodes],
+                [asdict(e) for e in (*self.edges, *self.external_edges)],
+            ]
         )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

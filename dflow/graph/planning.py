@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from dflow.graph.chain import Connection
 from dflow.graph.node import Node
-from dflow.graph.plan import EdgePlan, NodePlan, Plan
-from dflow.graph.ports import BoundOutput
+from dflow.graph.plan import EdgePlan, NodePlan, Plan, external_edge_id
+from dflow.graph.ports import BoundInput, BoundOutput
 from dflow.message import EXTERNAL, Priority
-from dflow.options import EdgeOptions
+from dflow.options import EdgeOptions, NodeOptions
 
-__all__ = ["build_plan"]
+__all__ = ["build_plan", "is_reordered"]
+
+_READER = NodeOptions()
 
 
 def build_plan(
@@ -19,8 +22,12 @@ def build_plan(
     nodes: Mapping[str, Node],
     connections: Sequence[Connection],
     results: Sequence[BoundOutput],
+    accepted: Mapping[BoundInput, EdgeOptions],
 ) -> Plan:
-    """Return the plan of a valid graph; ``results`` are read by the launching process."""
+    """Return the plan of a valid graph; ``results`` are read by the launching process.
+
+    ``accepted``: how inputs take messages from outside, where that was said.
+    """
     edges = [_edge(index, link) for index, link in enumerate(connections)]
     levels = _levels(nodes, edges)
     planned = [
@@ -33,7 +40,13 @@ def build_plan(
         bands = (int(Priority.NORMAL),) * len(ports)
         depth = max(levels.values()) + 1
         planned.append(NodePlan(EXTERNAL, "external", 1, depth, ports, (), bands))
-    return Plan(name, tuple(planned), tuple(edges))
+    external = _external(nodes, planned, edges, accepted)
+    return Plan(name, tuple(planned), tuple(edges), external)
+
+
+def is_reordered(options: NodeOptions) -> bool:
+    """Return whether a node's results must be put in order by whoever receives them."""
+    return options.ordered and options.replicas > 1
 
 
 def _edge(index: int, link: Connection) -> EdgePlan:
@@ -41,36 +54,91 @@ def _edge(index: int, link: Connection) -> EdgePlan:
     priority = options.priority
     if priority is None:
         priority = link.receiver.priority
-    return EdgePlan(
-        index=index,
-        id=str(link),
-        sender=link.sender.node.name,
-        output=link.sender.name,
-        receiver=link.receiver.node.name,
-        input=link.receiver.name,
-        policy=options.policy,
-        capacity=options.capacity,
-        max_bytes=options.max_bytes,
-        priority=Priority.NORMAL if priority is None else priority,
+    return _planned(
+        index,
+        str(link),
+        (link.sender.node.name, link.sender.name, link.sender.node.node_options),
+        (link.receiver.node.name, link.receiver.name, link.receiver.node.node_options),
+        options,
+        Priority.NORMAL if priority is None else priority,
         keyed=options.key is not None,
     )
 
 
-def _result(index: int, port: BoundOutput) -> EdgePlan:
-    options = EdgeOptions()
+def _planned(
+    index: int,
+    edge_id: str,
+    sender: tuple[str, str, NodeOptions],
+    receiver: tuple[str, str, NodeOptions],
+    options: EdgeOptions,
+    priority: Priority,
+    *,
+    keyed: bool,
+) -> EdgePlan:
+    (from_node, output, gives), (to_node, into, takes) = sender, receiver
+    data = priority is not Priority.CONTROL
+    reordered = is_reordered(takes)
     return EdgePlan(
         index=index,
-        id=f"{port}->{EXTERNAL}.{port}",
-        sender=port.node.name,
-        output=port.name,
-        receiver=EXTERNAL,
-        input=str(port),
-        policy=options.policy,
+        id=edge_id,
+        sender=from_node,
+        output=output,
+        receiver=to_node,
+        input=into,
+        policy=options.overflow.name,
         capacity=options.capacity,
         max_bytes=options.max_bytes,
-        priority=Priority.NORMAL,
-        keyed=False,
+        priority=priority,
+        keyed=keyed,
+        ttl_s=options.ttl_s,
+        broadcast=not data and not keyed and takes.replicas > 1,
+        numbered=data and reordered and not is_reordered(gives),
+        tagged=data and is_reordered(gives) and (takes.replicas == 1 or keyed or reordered),
+        limit=(takes.max_in_flight_per_key or 0) if keyed else 0,
+        slots=takes.concurrency,
+        cancellable=options.cancellable or from_node == EXTERNAL,
     )
+
+
+def _result(index: int, port: BoundOutput) -> EdgePlan:
+    gives = (port.node.name, port.name, port.node.node_options)
+    takes = (EXTERNAL, str(port), _READER)
+    edge_id = f"{port}->{EXTERNAL}.{port}"
+    return _planned(index, edge_id, gives, takes, EdgeOptions(), Priority.NORMAL, keyed=False)
+
+
+def _external(
+    nodes: Mapping[str, Node],
+    planned: Sequence[NodePlan],
+    edges: Sequence[EdgePlan],
+    accepted: Mapping[BoundInput, EdgeOptions],
+) -> tuple[EdgePlan, ...]:
+    """Return an edge from outside into every input, in the order of the planned nodes."""
+    found: list[EdgePlan] = []
+    said = {(port.node.name, port.name): options for port, options in accepted.items()}
+    for node in planned:
+        if node.kind == "external":
+            continue
+        takes = nodes[node.name].node_options
+        for port, band in zip(node.inputs, node.input_bands, strict=True):
+            options = said.get((node.name, port), EdgeOptions())
+            inside = [edge for edge in edges if (edge.receiver, edge.input) == (node.name, port)]
+            keyed_inside = [edge for edge in inside if edge.keyed]
+            # a node fed by key gets what comes from outside by the same key
+            keyed = options.key is not None or len(keyed_inside) == 1
+            edge = _planned(
+                len(edges) + len(found),
+                external_edge_id(node.name, port),
+                (EXTERNAL, "", _READER),
+                (node.name, port, takes),
+                options,
+                Priority(band) if options.priority is None else options.priority,
+                keyed=keyed,
+            )
+            if inside and edge.numbered:  # the order is that of the edge inside
+                edge = replace(edge, numbered=False)
+            found.append(edge)
+    return tuple(found)
 
 
 def _node(name: str, node: Node, level: int, edges: Sequence[EdgePlan]) -> NodePlan:
@@ -89,7 +157,20 @@ def _node(name: str, node: Node, level: int, edges: Sequence[EdgePlan]) -> NodeP
         inputs=tuple(node.inputs),
         outputs=tuple(node.outputs),
         input_bands=tuple(int(bands[port]) for port in node.inputs),
+        band=int(_band(name, node, bands, edges)),
     )
+
+
+def _band(
+    name: str, node: Node, inputs: Mapping[str, Priority], edges: Sequence[EdgePlan]
+) -> Priority:
+    """Return the band a node's workers are scheduled in: that of the data it handles."""
+    if node.node_options.priority is not None:
+        return node.node_options.priority
+    bands = [edge.priority for edge in edges if edge.receiver == name]
+    bands += [] if bands else list(inputs.values())
+    bands += [edge.priority for edge in edges if edge.sender == name] if not node.inputs else []
+    return min((b for b in bands if b is not Priority.CONTROL), default=Priority.NORMAL)
 
 
 def _levels(nodes: Mapping[str, Node], edges: Sequence[EdgePlan]) -> dict[str, int]:

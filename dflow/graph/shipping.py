@@ -7,14 +7,16 @@ configuration costs nothing here, and nothing more is imported for it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dflow.errors import GraphError
 from dflow.graph.chain import Connection
 from dflow.graph.function import FunctionNode, imported
 from dflow.graph.node import Node
+from dflow.graph.ports import BoundInput
 from dflow.graph.problem import Problem
+from dflow.options import EdgeOptions
 
 __all__ = ["Shippable", "shipping_problems", "why_not_shippable"]
 
@@ -34,7 +36,10 @@ def why_not_shippable(part: object) -> str | None:
 
 
 def shipping_problems(
-    nodes: Sequence[Node], connections: Sequence[Connection], shippable: Shippable
+    nodes: Sequence[Node],
+    connections: Sequence[Connection],
+    shippable: Shippable,
+    accepted: Mapping[BoundInput, EdgeOptions],
 ) -> Iterator[Problem]:
     """Yield a problem for each callable or argument that no worker could get."""
     for node in nodes:
@@ -54,12 +59,14 @@ def shipping_problems(
                     f" {type(value).__name__} ({reason})",
                     "pass a path, address or setting, and open it in the worker",
                 )
-    for link in connections:
-        key = link.options.key
-        if callable(key) and not is_importable(key) and (reason := shippable(key)):
-            yield Problem(
-                str(link), f"key= cannot be sent to a worker ({reason})", "use a function"
-            )
+    edges = [(str(link), link.options) for link in connections]
+    edges += [(f"accept({port})", options) for port, options in accepted.items()]
+    for name, options in edges:
+        for what, code in (("key=", options.key), ("coalesce's function", options.overflow.merge)):
+            if callable(code) and not is_importable(code) and (reason := shippable(code)):
+                yield Problem(
+                    name, f"{what} cannot be sent to a worker ({reason})", "use a function"
+                )
 
 
 def is_importable(part: Any) -> bool:

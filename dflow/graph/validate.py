@@ -7,17 +7,20 @@ raises, so a graph with five mistakes is mended in one round.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from dflow.graph.chain import Connection
 from dflow.graph.composition import NAME, Named
 from dflow.graph.handlers import node_problems
 from dflow.graph.node import Node
+from dflow.graph.ordering import order_problems
 from dflow.graph.ports import BoundInput, BoundOutput
 from dflow.graph.problem import Problem
 from dflow.graph.shipping import Shippable, shipping_problems, why_not_shippable
 from dflow.graph.types import compatible, type_name
 from dflow.message import EXTERNAL
+from dflow.options import EdgeOptions
 
 __all__ = ["Problem", "Shippable", "find_problems", "why_not_shippable"]
 
@@ -27,17 +30,20 @@ def find_problems(
     connections: Sequence[Connection],
     results: Sequence[BoundOutput],
     shippable: Shippable,
+    *,
+    accepted: Mapping[BoundInput, EdgeOptions] = MappingProxyType({}),
 ) -> tuple[Problem, ...]:
     """Return every problem, in the order of the parts and edges they are about."""
     nodes = [named.part for named in parts if isinstance(named.part, Node)]
     found = [*_empty(nodes), *_names(parts)]
     for node in nodes:
         found += node_problems(node.name, node)
-    found += _unconnected(nodes, connections, results)
+    found += _unconnected(nodes, connections, results, accepted)
     found += _repeated(connections)
     found += _types(connections)
+    found += order_problems(nodes, connections, accepted)
     found += _cycles(nodes, connections)
-    found += shipping_problems(nodes, connections, shippable)
+    found += shipping_problems(nodes, connections, shippable, accepted)
     return tuple(found)
 
 
@@ -72,8 +78,9 @@ def _unconnected(
     nodes: Sequence[Node],
     connections: Sequence[Connection],
     results: Sequence[BoundOutput],
+    accepted: Collection[BoundInput],
 ) -> Iterator[Problem]:
-    fed = {link.receiver for link in connections}
+    fed = {link.receiver for link in connections} | set(accepted)
     read = {link.sender for link in connections} | set(results)
     for node in nodes:
         name = node.name

@@ -158,7 +158,7 @@ class Handle:
 
     def _open(self, node: str, port: str) -> OutEdge:
         planned = next(
-            (e for e in self._plan.external_edges if (e.node, e.port) == (node, port)), None
+            (e for e in self._plan.external_edges if (e.receiver, e.input) == (node, port)), None
         )
         if planned is None:
             raise PortError(

@@ -19,15 +19,23 @@ from dflow.wire.unpack import require_whole
 __all__ = [
     "Abort",
     "AbortRequest",
+    "Answer",
     "Assign",
     "Bound",
+    "Cancel",
+    "CancelReply",
+    "CancelRequest",
     "Control",
     "Drain",
+    "DrainNode",
+    "DrainNodeRequest",
     "DrainRequest",
     "Drained",
     "Exit",
     "Failed",
+    "Find",
     "Finished",
+    "Found",
     "Heartbeat",
     "Hello",
     "Link",
@@ -35,6 +43,9 @@ __all__ = [
     "Locate",
     "Located",
     "Log",
+    "Outcome",
+    "Pause",
+    "PauseRequest",
     "Ping",
     "Process",
     "Refused",
@@ -46,6 +57,8 @@ __all__ = [
     "StatusRequest",
     "Stop",
     "Stopped",
+    "Turn",
+    "TurnOver",
     "decode",
     "encode",
 ]
@@ -153,6 +166,36 @@ class Log(Control):
     extra: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class TurnOver(Control):
+    """I gave my turn back, or have none. ``wanting``: 1 if there is something to do, else 0."""
+
+    code: ClassVar[int] = 11
+    wanting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Control):
+    """Answer to `Find`: ``outcome`` is a `dflow.Cancelled` value.
+
+    ``rows`` of [channel, sequence]: where copies of the message were sent and may not be done.
+    """
+
+    code: ClassVar[int] = 12
+    request: int
+    outcome: str
+    rows: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Control):
+    """Answer to `Cancel`: ``outcome`` is a `dflow.Cancelled` value."""
+
+    code: ClassVar[int] = 13
+    request: int
+    outcome: str
+
+
 # --- launching process -> coordinator ----------------------------------------------------
 
 
@@ -188,6 +231,39 @@ class Locate(Control):
     request: int
     node: str
     port: str
+
+
+@dataclass(frozen=True, slots=True)
+class PauseRequest(Control):
+    """Let a node take no more data (``paused`` 1), or go on (0); answered by `Answer`."""
+
+    code: ClassVar[int] = 24
+    request: int
+    node: str
+    paused: int
+
+
+@dataclass(frozen=True, slots=True)
+class DrainNodeRequest(Control):
+    """End one node in order: the sources that lead to it first; answered by `Answer`."""
+
+    code: ClassVar[int] = 25
+    request: int
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequest(Control):
+    """Cancel a message, answered by `CancelReply`.
+
+    By its ``id`` (``rows`` empty), or where the launching process sent its copies:
+    ``rows`` of [channel, sequence].
+    """
+
+    code: ClassVar[int] = 26
+    request: int
+    id: str
+    rows: list[Any]
 
 
 # --- coordinator -> participant ----------------------------------------------------------
@@ -273,6 +349,52 @@ class Refused(Control):
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Pause(Control):
+    """Take no more data for ``node`` (``paused`` 1), or go on (0). Control messages go on."""
+
+    code: ClassVar[int] = 50
+    node: str
+    paused: int
+
+
+@dataclass(frozen=True, slots=True)
+class DrainNode(Control):
+    """End the source ``node``, or its inputs if only the outside feeds them."""
+
+    code: ClassVar[int] = 51
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn(Control):
+    """Whether you may compute: ``seconds`` > 0 for that long, 0 until further notice, < 0 not
+    before the next `Turn`.
+    """
+
+    code: ClassVar[int] = 52
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Find(Control):
+    """Withdraw the message you emitted with ``id``, or say where you sent it: see `Found`."""
+
+    code: ClassVar[int] = 53
+    request: int
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel(Control):
+    """Do not handle message ``sequence`` of ``channel``; answered by `Outcome`."""
+
+    code: ClassVar[int] = 54
+    request: int
+    channel: int
+    sequence: int
+
+
 # --- coordinator -> launching process ----------------------------------------------------
 
 
@@ -308,6 +430,24 @@ class Finished(Control):
 
     code: ClassVar[int] = 63
     report: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Control):
+    """A request was obeyed; ``error`` says why not, if it was not."""
+
+    code: ClassVar[int] = 64
+    request: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelReply(Control):
+    """Answer to `CancelRequest`: ``outcome`` is a `dflow.Cancelled` value."""
+
+    code: ClassVar[int] = 65
+    request: int
+    outcome: str
 
 
 def _all_messages() -> dict[int, type[Control]]:

@@ -9,14 +9,16 @@ A frame is a 34-byte little-endian header and a body::
                    can give them a meaning an old receiver would not silently ignore)
             6  I   epoch
            10  I   channel
-           14  I   count of payloads (BATCH only, else 0)
+           14  I   count of payloads (BATCH and NOTED, else 0)
            18  Q   sequence: BATCH the number of its first message, END the number of all
            26  Q   sender's wall clock, nanoseconds (BATCH and END, else 0)
            34      body
 
 The header is a fixed struct and not msgpack, because a receiver must be able to reject,
 route and count a frame without decoding what a peer wrote into it. The body of a BATCH is
-one msgpack array, so that a whole batch is decoded by one call.
+one msgpack array, so that a whole batch is decoded by one call. A NOTED frame is a BATCH whose
+body begins with notes (`dflow.wire.notes`): their size in 4 bytes, then they themselves. It is
+parsed as a BATCH, and may hold notes alone.
 
 `parse` accepts exactly what the ``pack_*`` functions produce and raises `ProtocolError` for
 anything else; the payloads of a BATCH are `dflow.wire.codec`'s to judge.
@@ -40,6 +42,7 @@ __all__ = [
     "MAX_FRAME_BYTES",
     "MAX_MESSAGE_BYTES",
     "MAX_TEXT_BYTES",
+    "NOTED",
     "REFUSED",
     "VERSION",
     "Frame",
@@ -49,6 +52,7 @@ __all__ = [
     "pack_credit",
     "pack_end",
     "pack_hello",
+    "pack_noted",
     "pack_refused",
     "parse",
     "parse_credit",
@@ -57,7 +61,7 @@ __all__ = [
 
 MAGIC = b"df"
 VERSION = 1
-HELLO, BATCH, END, CREDIT, CLOSED, REFUSED = 1, 2, 3, 4, 5, 6
+HELLO, BATCH, END, CREDIT, CLOSED, REFUSED, NOTED = 1, 2, 3, 4, 5, 6, 7
 KIND_NAMES = {
     HELLO: "HELLO",
     BATCH: "BATCH",
@@ -65,6 +69,7 @@ KIND_NAMES = {
     CREDIT: "CREDIT",
     CLOSED: "CLOSED",
     REFUSED: "REFUSED",
+    NOTED: "NOTED",
 }
 MAX_TEXT_BYTES = 4096
 MAX_FRAME_BYTES = 1 << 30
@@ -76,6 +81,7 @@ MAX_MESSAGE_BYTES = MAX_FRAME_BYTES - 1024
 _HEADER = Struct("<6sIIIQQ")
 _START = Struct("<2sBBH")
 _COUNTERS = Struct("<QQQ")
+_NOTES_SIZE = Struct("<I")
 _STARTS = {kind: _START.pack(MAGIC, VERSION, kind, 0) for kind in KIND_NAMES}
 _KINDS = {start: kind for kind, start in _STARTS.items()}
 _BATCH_START = _STARTS[BATCH]
@@ -95,6 +101,7 @@ class Frame(NamedTuple):
     sequence: int
     sent_ns: int
     body: memoryview
+    notes: memoryview | bytes = b""
 
 
 def array_header_size(count: int) -> int:
@@ -117,6 +124,21 @@ def pack_batch(
     count = len(payloads)
     header = _HEADER.pack(_BATCH_START, epoch, channel, count, sequence, sent_ns)
     return b"".join((header, _array_header(count), *payloads))
+
+
+def pack_noted(
+    channel: int,
+    epoch: int,
+    sequence: int,
+    payloads: Sequence[bytes],
+    sent_ns: int,
+    notes: bytes,
+) -> bytes:
+    """Return a BATCH of ``payloads`` (none is fine) with packed ``notes`` (not empty)."""
+    count = len(payloads)
+    header = _HEADER.pack(_STARTS[NOTED], epoch, channel, count, sequence, sent_ns)
+    size = _NOTES_SIZE.pack(len(notes))
+    return b"".join((header, size, notes, _array_header(count), *payloads))
 
 
 def pack_hello(channel: int, epoch: int, token: str) -> bytes:
@@ -163,6 +185,9 @@ def parse(data: bytes | memoryview) -> Frame:
                 f"more, got count {count} and a body of {len(body)} bytes"
             )
         return Frame(BATCH, epoch, channel, count, sequence, sent_ns, body)
+    if start == _STARTS[NOTED]:
+        notes, body = _split_notes(channel, count, body)
+        return Frame(BATCH, epoch, channel, count, sequence, sent_ns, body, notes)
     frame = Frame(_kind(start), epoch, channel, count, sequence, sent_ns, body)
     _check_small(frame)
     return frame
@@ -195,6 +220,19 @@ def _text(text: str, kind: int) -> bytes:
     return body
 
 
+def _split_notes(channel: int, count: int, body: memoryview) -> tuple[memoryview, memoryview]:
+    """Return the notes of a NOTED frame and the array of its payloads."""
+    room = len(body) - _NOTES_SIZE.size - array_header_size(count) - count
+    size = _NOTES_SIZE.unpack_from(body)[0] if room > 0 else 0
+    if not 0 < size <= room:
+        raise ProtocolError(
+            f"NOTED on channel {channel}: expected notes of 1 to {max(room, 0)} bytes before "
+            f"{count} payloads, got {size}"
+        )
+    start = _NOTES_SIZE.size
+    return body[start : start + size], body[start + size :]
+
+
 def _kind(start: bytes) -> int:
     kind = _KINDS.get(start)
     if kind is not None:
@@ -205,7 +243,7 @@ def _kind(start: bytes) -> int:
     if version != VERSION:
         raise ProtocolError(f"frame: expected version {VERSION}, got {version}")
     if got not in KIND_NAMES:
-        raise ProtocolError(f"frame: expected a kind of 1 to {REFUSED}, got {got}")
+        raise ProtocolError(f"frame: expected a kind of 1 to {NOTED}, got {got}")
     raise ProtocolError(f"{KIND_NAMES[got]} frame: expected no flags, got {flags:#06x}")
 
 

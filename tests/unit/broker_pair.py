@@ -16,9 +16,9 @@ from dflow.broker.events import Event, Finish, KillWorker, Received, Relay, Say,
 from dflow.broker.events import Tick as Tick
 from dflow.broker.lifecycle import Phase
 from dflow.broker.state import CoordinatorState
-from dflow.graph.plan import EdgePlan, NodePlan, Plan, WorkerId
+from dflow.graph.plan import EdgePlan, NodePlan, Plan, WorkerId, external_edge_id
 from dflow.message import EXTERNAL, Priority
-from dflow.options import RunOptions
+from dflow.options import DEFAULT_CAPACITY, RunOptions
 from dflow.report import RunReport
 from dflow.stats import InChannelStats, NodeStats, OutChannelStats, WorkerStats
 from dflow.wire import control as c
@@ -57,7 +57,15 @@ def make_plan(
         )
         for i, (a, b) in enumerate(edges)
     ]
-    return Plan("test", tuple(sorted(nodes, key=lambda n: n.level)), tuple(planned))
+    nodes.sort(key=lambda n: n.level)
+    outside = [
+        EdgePlan(
+            len(planned) + i, external_edge_id(name, "in"), EXTERNAL, "", name, "in", "block",
+            DEFAULT_CAPACITY, 1 << 20, Priority.NORMAL, False,
+        )
+        for i, name in enumerate(n.name for n in nodes if n.inputs and n.kind != "external")
+    ]  # fmt: skip
+    return Plan("test", tuple(nodes), tuple(planned), tuple(outside))
 
 
 def _node(name: str, sends: bool, receives: bool, replicas: int, level: int) -> NodePlan:

@@ -1,0 +1,97 @@
+"""What a batch says about its messages beside their payloads: order and age.
+
+Notes are one msgpack map with small integer keys, in front of the payloads; a batch that has
+none pays nothing for them. Unknown keys are refused, as are lists of the wrong length: a
+receiver acts on what it reads here before it has decoded any payload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from dflow.errors import ProtocolError
+from dflow.wire.unpack import require_whole
+
+__all__ = ["MAX_NOTES_BYTES", "NO_NOTES", "Notes", "pack_notes", "parse_notes"]
+
+MAX_NOTES_BYTES = 1 << 24
+_NUMBERS, _TAGS, _PLACES, _COMPLETED, _COUNTS, _AGES = range(1, 7)
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """Per message: ``numbers``, or ``tags`` with ``places``; and ``ages_ns``. Each may be empty.
+
+    ``numbers``: which message of the edge it is, for an ordered node (`EdgePlan.numbered`).
+    ``tags``: the number of the input it came from, ``places``: which of that input's results it
+    is (`EdgePlan.tagged`). ``completed`` are inputs all of whose results have been sent,
+    ``counts`` how many those were, on all channels together; neither is per message. They
+    follow the messages of the batch. ``ages_ns``: how long it waited at the sender.
+    """
+
+    numbers: Sequence[int] = ()
+    tags: Sequence[int] = ()
+    places: Sequence[int] = ()
+    completed: Sequence[int] = ()
+    counts: Sequence[int] = ()
+    ages_ns: Sequence[int] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.numbers or self.tags or self.completed or self.ages_ns)
+
+
+NO_NOTES = Notes()
+
+
+def pack_notes(notes: Notes) -> bytes:
+    """Return the bytes of ``notes``; empty if there is nothing to say."""
+    if not notes:
+        return b""
+    said: dict[int, Sequence[int]] = {
+        _NUMBERS: notes.numbers,
+        _TAGS: notes.tags,
+        _PLACES: notes.places,
+        _COMPLETED: notes.completed,
+        _COUNTS: notes.counts,
+        _AGES: notes.ages_ns,
+    }
+    packed: bytes = msgpack.packb({key: list(value) for key, value in said.items() if value})
+    return packed
+
+
+def parse_notes(data: bytes | memoryview, messages: int) -> Notes:
+    """Return the notes in ``data`` about ``messages`` messages; raises `ProtocolError`."""
+    if not len(data):
+        return NO_NOTES
+    try:
+        require_whole(data)
+        said: dict[int, list[int]] = msgpack.unpackb(data, strict_map_key=False)
+        good = _are_notes(said)
+    except Exception as error:  # noqa: BLE001  # msgpack raises many types
+        raise ProtocolError(f"notes: malformed ({type(error).__name__})") from None
+    if not good:
+        raise ProtocolError("notes: expected lists of whole numbers under known keys")
+    notes = Notes(*(said.get(key, ()) for key in range(_NUMBERS, _AGES + 1)))
+    for per_message in (notes.numbers, notes.tags, notes.places, notes.ages_ns):
+        if per_message and len(per_message) != messages:
+            raise ProtocolError(
+                f"notes: expected {messages} entries, one for each message, got {len(per_message)}"
+            )
+    if len(notes.tags) != len(notes.places) or len(notes.completed) != len(notes.counts):
+        raise ProtocolError("notes: expected a place for each tag and a count for each completion")
+    return notes
+
+
+def _are_notes(said: Any) -> bool:
+    return (
+        type(said) is dict
+        and all(type(key) is int and _NUMBERS <= key <= _AGES for key in said)
+        and all(
+            type(value) is list and all(type(n) is int and n >= 0 for n in value)
+            for value in said.values()
+        )
+    )
