@@ -24,6 +24,7 @@ FLOORS = {
     "dflow.message": 0,
     "dflow.clock": 0,
     "dflow.options": 0,
+    "dflow.policy": 0,
     "dflow.stats": 0,
     "dflow.version": 0,
     "dflow.graph": 1,
