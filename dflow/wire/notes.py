@@ -2,12 +2,13 @@
 
 Notes are one msgpack map with small integer keys, in front of the payloads; a batch that has
 none pays nothing for them. Unknown keys are refused, as are lists of the wrong length: a
-receiver acts on what it reads here before it has decoded any payload.
+receiver acts on what it reads here before it has decoded any payload. Whatever a peer writes, at
+most six lists are made of it, of no more numbers than there are bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,11 @@ from dflow.wire.unpack import require_whole
 
 __all__ = ["MAX_NOTES_BYTES", "NO_NOTES", "Notes", "pack_notes", "parse_notes"]
 
-MAX_NOTES_BYTES = 1 << 24
+MAX_NOTES_BYTES = 1 << 22
+"""Far above what a batch of 512 messages and the completions of one turn can need."""
+
 _NUMBERS, _TAGS, _PLACES, _COMPLETED, _COUNTS, _AGES = range(1, 7)
+_NUMBERS_ONLY = {"max_map_len": _AGES, "max_str_len": 0, "max_bin_len": 0, "max_ext_len": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +71,13 @@ def parse_notes(data: bytes | memoryview, messages: int) -> Notes:
     """Return the notes in ``data`` about ``messages`` messages; raises `ProtocolError`."""
     if not len(data):
         return NO_NOTES
+    if len(data) > MAX_NOTES_BYTES:
+        raise ProtocolError(f"notes: expected at most {MAX_NOTES_BYTES} bytes, got {len(data)}")
     try:
         require_whole(data)
-        said: dict[int, list[int]] = msgpack.unpackb(data, strict_map_key=False)
+        said: dict[int, list[int]] = msgpack.unpackb(
+            data, strict_map_key=False, list_hook=_at_most(_AGES), **_NUMBERS_ONLY
+        )
         good = _are_notes(said)
     except Exception as error:  # noqa: BLE001  # msgpack raises many types
         raise ProtocolError(f"notes: malformed ({type(error).__name__})") from None
@@ -86,12 +94,27 @@ def parse_notes(data: bytes | memoryview, messages: int) -> Notes:
     return notes
 
 
+def _at_most(lists: int) -> Callable[[list[Any]], list[Any]]:
+    """Return a hook that lets so many lists be made: empty ones in a list cost 64 times a byte."""
+    left = lists
+
+    def hook(values: list[Any]) -> list[Any]:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ProtocolError(f"expected at most {lists} lists")
+        return values
+
+    return hook
+
+
 def _are_notes(said: Any) -> bool:
     return (
         type(said) is dict
         and all(type(key) is int and _NUMBERS <= key <= _AGES for key in said)
-        and all(
-            type(value) is list and all(type(n) is int and n >= 0 for n in value)
-            for value in said.values()
-        )
+        and all(type(value) is list and _are_numbers(value) for value in said.values())
     )
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    return not values or (set(map(type, values)) == {int} and min(values) >= 0)

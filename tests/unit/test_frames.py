@@ -9,6 +9,7 @@ import pytest
 
 from dflow.errors import ProtocolError
 from dflow.wire import frames
+from dflow.wire.notes import Notes, pack_notes, parse_notes
 
 # Bytes of version 1, written down by hand: a change here is a change of the protocol.
 GOLDEN = {
@@ -22,6 +23,10 @@ GOLDEN = {
     "closed": "6466 01 05 0000 02000000 05000000 00000000 0000000000000000 0000000000000000"
     " 0300000000000000 0001000000000000 0200000000000000",
     "refused": "6466 01 06 0000 02000000 05000000 00000000 0000000000000000 0000000000000000 6e6f",
+    "noted": "6466 01 07 0000 02000000 05000000 02000000 0700000000000000 1581e97df4102211"
+    " 05000000 81 01 92 03 04 92 01 a161",
+    "notes alone": "6466 01 07 0000 02000000 05000000 00000000 0700000000000000 1581e97df4102211"
+    " 07000000 82 04 91 09 05 91 02 90",
 }
 SENT_NS = 1234567890123456789
 PACKED = {
@@ -31,6 +36,12 @@ PACKED = {
     "credit": frames.pack_credit(5, 2, 3, 256, 2),
     "closed": frames.pack_closed(5, 2, 3, 256, 2),
     "refused": frames.pack_refused(5, 2, "no"),
+    "noted": frames.pack_noted(
+        5, 2, 7, [b"\x01", b"\xa1a"], SENT_NS, pack_notes(Notes(numbers=[3, 4]))
+    ),
+    "notes alone": frames.pack_noted(
+        5, 2, 7, [], SENT_NS, pack_notes(Notes(completed=[9], counts=[2]))
+    ),
 }
 KINDS = {
     "hello": frames.HELLO,
@@ -39,6 +50,8 @@ KINDS = {
     "credit": frames.CREDIT,
     "closed": frames.CLOSED,
     "refused": frames.REFUSED,
+    "noted": frames.BATCH,  # parsed as what it is, with notes
+    "notes alone": frames.BATCH,
 }
 
 
@@ -59,6 +72,19 @@ def test_a_batch_is_parsed_without_copying_its_payloads() -> None:
     assert (frame.count, frame.sequence, frame.sent_ns) == (2, 7, SENT_NS)
     assert msgpack.unpackb(frame.body) == [1, "a"]
     assert frame.body.obj is PACKED["batch"]
+
+
+def test_a_batch_with_notes_is_a_batch_that_says_more() -> None:
+    noted, plain = frames.parse(PACKED["noted"]), frames.parse(PACKED["batch"])
+    assert noted._replace(notes=b"") == plain
+    assert parse_notes(noted.notes, noted.count) == Notes(numbers=[3, 4])
+    assert plain.notes == b""
+
+
+def test_notes_travel_without_messages_too() -> None:
+    frame = frames.parse(PACKED["notes alone"])
+    assert (frame.count, frame.sequence, bytes(frame.body)) == (0, 7, b"\x90")
+    assert parse_notes(frame.notes, frame.count) == Notes(completed=[9], counts=[2])
 
 
 def test_text_and_counters_are_read_back() -> None:
@@ -88,6 +114,10 @@ def _header(
     return struct.pack("<2sBBHIIIQQ", magic, version, kind, flags, 1, 1, count, 0, 0)
 
 
+def _noted(size: int, rest: bytes, count: int = 1) -> bytes:
+    return _header(kind=frames.NOTED, count=count) + struct.pack("<I", size) + rest
+
+
 @pytest.mark.parametrize(
     ("data", "says"),
     [
@@ -95,8 +125,8 @@ def _header(
         (PACKED["end"][:-1], "at least 34 bytes, got 33"),
         (_header(magic=b"DF") + b"\x91\x01", "expected magic"),
         (_header(version=2) + b"\x91\x01", "expected version 1, got 2"),
-        (_header(kind=0) + b"\x91\x01", "expected a kind of 1 to 6, got 0"),
-        (_header(kind=7) + b"\x91\x01", "expected a kind of 1 to 6, got 7"),
+        (_header(kind=0) + b"\x91\x01", "expected a kind of 1 to 7, got 0"),
+        (_header(kind=8) + b"\x91\x01", "expected a kind of 1 to 7, got 8"),
         (_header(flags=1) + b"\x91\x01", "BATCH frame: expected no flags, got 0x0001"),
         (_header(flags=0x8000) + b"\x91\x01", "expected no flags, got 0x8000"),
         (_header(count=0) + b"\x90", "1 or more payloads"),
@@ -110,6 +140,13 @@ def _header(
         (_header(kind=frames.HELLO, count=0) + b"\xff", "HELLO: expected UTF-8"),
         (_header(kind=frames.HELLO, count=0) + b"x" * 4097, "at most 4096 bytes, got 4097"),
         (_header(kind=frames.REFUSED, count=0) + b"\xc3", "REFUSED: expected UTF-8"),
+        (_header(kind=frames.NOTED), "NOTED on channel 1: expected notes of 1 to 0 bytes"),
+        (_noted(0, b"\x91\x01"), "expected notes of 1 to 0 bytes before 1 payloads, got 0"),
+        (_noted(0, b"\x80\x91\x01"), "expected notes of 1 to 1 bytes before 1 payloads, got 0"),
+        (_noted(2, b"\x80\x91\x01"), "expected notes of 1 to 1 bytes before 1 payloads, got 2"),
+        (_noted(2**32 - 1, b"\x80\x91\x01"), "before 1 payloads, got 4294967295"),
+        (_noted(1, b"\x80\x91\x01", count=2**32 - 1), "before 4294967295 payloads, got 0"),
+        (_noted(1, b"\x80", count=0), "expected notes of 1 to 0 bytes before 0 payloads"),
     ],
 )
 def test_a_malformed_frame_is_a_protocol_error_that_says_why(data: bytes, says: str) -> None:

@@ -81,6 +81,11 @@ def test_books_that_do_not_balance_say_so_and_why() -> None:
         {"wired": 1199, "unsent": 1},
         {"unsent": 1},
         {"dropped": 1},
+        {"expired": 1},
+        {"cancelled": 1},
+        {"withheld": 1},
+        {"sent": 1201, "dropped": 1},
+        {"sent": 1201, "withheld": 1},
         {"delivered": 1199, "received": 1199, "abandoned": 1},
     ],
 )
@@ -91,7 +96,11 @@ def test_no_single_counter_can_be_wrong_unnoticed(changes: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     "changes",
     [
-        {"sent": 1203, "dropped": 1, "coalesced": 2},
+        {"sent": 1203, "dropped": 1, "coalesced": 2, "withheld": 3},
+        {"sent": 1203, "expired": 1, "cancelled": 2, "withheld": 3},
+        {"delivered": 1197, "expired": 1, "cancelled": 2},
+        {"sent": 1204, "delivered": 1199, "expired": 2, "withheld": 1, "rejected": 3, "unsent": 3},
+        {"sent": 1205, "rejected": 5, "withheld": 5, "refused": 5},
         {"delivered": 1190, "received": 1195, "rejected": 10},
         {"delivered": 1198, "dead_lettered": 2},
     ],
