@@ -40,29 +40,17 @@ from dflow.broker.events import (
 from dflow.broker.lifecycle import HELD, RUN, Move, Phase, Role, RunEvent, Step, advance
 from dflow.broker.outcome import USER_CODE, Cause, blame, exit_text
 from dflow.broker.participants import Participant, Participants, are_endpoints
+from dflow.broker.requests import Requests
+from dflow.broker.timers import GRACE_S, STARTUP, Timers, late, silent
 from dflow.errors import ProtocolError
 from dflow.graph.plan import Plan
 from dflow.options import RunOptions
 from dflow.report import RunReport, RunStatus
 from dflow.wire import control as c
 
-__all__ = ["GRACE_S", "PING_S", "SILENCE_S", "CoordinatorState"]
-
-GRACE_S = 5.0
-"""How long an aborted or leaving worker may take before it is killed, and then to be reaped."""
-
-PING_S = 0.5
-"""Between two signs of life of the coordinator."""
-
-SILENCE_S = 10.0
-"""After which a worker that joined by hand is taken for dead."""
-
-UNREACHABLE_S = 1.0
-"""The same when its connection is gone, too: the time a network may take to come back."""
+__all__ = ["CoordinatorState"]
 
 _MOST_COMPLAINTS = 1000
-_STARTUP = frozenset({Phase.WAITING, Phase.BINDING, Phase.LINKING, Phase.STARTING})
-_LIVE = _STARTUP | {Phase.RUNNING, Phase.DRAINING}
 _OVER = frozenset({Phase.LEAVING, Phase.FINISHED})
 _ENDING = frozenset({Phase.ABORTING, Phase.LEAVING})
 
@@ -108,10 +96,9 @@ class CoordinatorState:
         self._graph_ref = graph_ref
         self._managed = managed
         self._roll = Participants(plan, token, with_handle=with_handle, managed=managed)
+        self._requests = Requests(plan, self._roll, self.status)
         self._began_s, self._wall_s = now, wall_s
-        self._now = now
-        self._ping_at = now + PING_S
-        self._deadline = now + options.start_timeout_s if managed else None
+        self._timers = Timers(now, now + options.start_timeout_s if managed else None)
         self._complete = False
         self._drain_asked = False
         self._drain_s = options.drain_timeout_s
@@ -150,7 +137,7 @@ class CoordinatorState:
         """Return when `Tick` is due, on the clock of ``now``; None once the run is over."""
         if self.phase is Phase.FINISHED:
             return None
-        return self._ping_at if self._deadline is None else min(self._ping_at, self._deadline)
+        return self._timers.next()
 
     def status(self) -> RunStatus:
         """Return the run as it is known now."""
@@ -159,7 +146,7 @@ class CoordinatorState:
             self.plan.name,
             self.run_id,
             self.phase.value,
-            self._now - self._began_s,
+            self._timers.now - self._began_s,
             books.node_statuses(self.plan, counted, {p.worker: p.step.value for p in self._roll}),
             books.edge_statuses(self.plan, counted),
         )
@@ -192,7 +179,7 @@ class CoordinatorState:
         elif p is None:
             self._complain("stranger", key, f"{self._name(key)}: expected Hello first")
         else:
-            p.last_seen_s, p.unreachable = self._now, False
+            p.last_seen_s, p.unreachable = self._timers.now, False
             try:
                 self._said(p, key, message)
             except ProtocolError as error:
@@ -209,7 +196,7 @@ class CoordinatorState:
         if self.phase is not Phase.WAITING:
             found: Participant | str = f"the run is {self.phase.value}; nobody can join any more"
         else:
-            found = self._roll.admit(key, hello, self._now)
+            found = self._roll.admit(key, hello, self._timers.now)
         if isinstance(found, str):
             self._refuse(key, hello, found)
             return
@@ -275,15 +262,8 @@ class CoordinatorState:
                 self._drain(timeout_s)
             case c.AbortRequest(reason):
                 self._abort(reason)
-            case c.StatusRequest(request):
-                self._do(Send(key, c.StatusReply(request, self.status().to_dict())))
-            case c.Locate(request, node, port):
-                rows = orders.locate(self.plan, self._roll, node, port)
-                self._do(Send(key, c.Located(request, rows if self.phase in _LIVE else [])))
-            case c.Heartbeat():
-                pass
             case _:
-                raise ProtocolError(f"{p.worker}: may not send {type(message).__name__}")
+                self._todo += self._requests.asked(p, key, message, self.phase)
 
     # --- failures and requests ----------------------------------------------------------
 
@@ -296,7 +276,7 @@ class CoordinatorState:
             self._do(Say("WARNING", f"{text}; waiting for another in its place"))
             self._roll.vacate(p)
             return
-        starting = self.phase in _STARTUP and failed.where not in USER_CODE
+        starting = self.phase in STARTUP and failed.where not in USER_CODE
         kind = "start_failed" if starting else "hook_failed"
         text += f"\n{failed.traceback.rstrip()}" if failed.traceback else ""
         self._fail(Cause("failed", kind, text))
@@ -347,8 +327,7 @@ class CoordinatorState:
         before = self.phase
         self._go(RunEvent.DRAIN)
         if before is self.phase and before in (Phase.DRAINING, Phase.STOPPING):
-            deadline = self._now + self._drain_s
-            self._deadline = min(self._deadline or deadline, deadline)
+            self._timers.shorten(self._drain_s)
 
     # --- the phases ---------------------------------------------------------------------
 
@@ -374,28 +353,27 @@ class CoordinatorState:
 
     def _enter(self) -> None:
         match self.phase:
-            case Phase.BINDING if self._deadline is None:
-                self._deadline = self._now + self.options.start_timeout_s
+            case Phase.BINDING if self._timers.deadline is None:
+                self._timers.within(self.options.start_timeout_s)
             case Phase.LINKING:
                 self._link()
             case Phase.RUNNING:
-                self._deadline = None
+                self._timers.deadline = None
                 self._todo += orders.run(self._roll)
             case Phase.DRAINING:
-                self._deadline = self._now + self._drain_s
+                self._timers.within(self._drain_s)
                 self._todo += orders.drain(self._roll)
             case Phase.STOPPING:
                 self._complete = True
-                if self._deadline is not None:
-                    self._deadline = max(self._deadline, self._now + GRACE_S)
+                self._timers.lengthen(GRACE_S)
                 self._todo += orders.stop_handle(self._roll)
             case Phase.ABORTING:
-                self._deadline = self._now + GRACE_S
+                self._timers.within(GRACE_S)
                 reason = self._cause.text.partition("\n")[0] if self._cause else "asked to end"
                 for p in self._roll:
                     self._todo += orders.abort(p, reason, managed=self._managed)
             case Phase.LEAVING:
-                self._deadline = self._now + GRACE_S
+                self._timers.within(GRACE_S)
                 self.report = self._close_books()
                 self._todo += orders.leave(self._roll, self.report)
             case Phase.FINISHED if self.report is not None:
@@ -412,7 +390,7 @@ class CoordinatorState:
         edges = books.edge_reports(self.plan, counted, self._roll.lost(), complete=self._complete)
         dead = self._cause.worker if self._cause is not None else None
         flying = books.in_flight(self.plan, counted, dead) if dead is not None else {}
-        wall_s = self._now - self._began_s
+        wall_s = self._timers.now - self._began_s
         report = RunReport(
             self.plan.name,
             self.run_id,
@@ -428,27 +406,18 @@ class CoordinatorState:
     # --- time ---------------------------------------------------------------------------
 
     def _notice_time(self, now: float) -> None:
-        if now - self._now > UNREACHABLE_S:
-            # It was us who slept (SIGSTOP, a debugger): nobody else was silent meanwhile.
+        if self._timers.notice(now):
             for p in self._roll:
                 p.last_seen_s = now
-        self._now = max(self._now, now)
 
     def _check_timers(self) -> None:
-        if self._now >= self._ping_at:
-            self._ping_at = self._now + PING_S
+        if self._timers.ping_due():
             self._todo += orders.ping(self._roll)
             if not self._managed:
-                self._check_silence()
-        if self._deadline is not None and self._now >= self._deadline:
+                for p, text in silent(self._roll, self._timers.now):
+                    self._fell_silent(p, text)
+        if self._timers.overdue:
             self._overdue()
-
-    def _check_silence(self) -> None:
-        for p in self._roll.workers:
-            limit_s = UNREACHABLE_S if p.unreachable else SILENCE_S
-            silent_s = self._now - p.last_seen_s
-            if p.key is not None and not p.ended and silent_s >= limit_s:
-                self._fell_silent(p, f"not heard of for {silent_s:.0f} s (pid {p.pid} on {p.host})")
 
     def _fell_silent(self, p: Participant, text: str) -> None:
         if self.phase is Phase.WAITING and p.key is not None:
@@ -462,26 +431,14 @@ class CoordinatorState:
 
     def _overdue(self) -> None:
         """The deadline of the phase has passed."""
-        if self.phase in _STARTUP:
-            busy = tuple(str(p.worker) for p in self._roll if p.step in orders.BEHIND[self.phase])
-            text = f"expected all nodes ready within {self.options.start_timeout_s:g} s"
-            text += f", but the run is still {self.phase.value}"
-            self._fail(Cause("failed", "start_failed", text, busy=busy), RunEvent.ABORT)
-        elif self.phase is Phase.DRAINING:
-            busy = tuple(str(p.worker) for p in self._roll if p.must_drain and not p.drained)
-            # 0: the launching process waited all that time for what it had sent to be handled
-            given_s = self._drain_s or self.options.drain_timeout_s
-            text = f"the drain deadline of {given_s:g} s has passed"
-            self._fail(Cause("drain_timeout", "drain_timeout", text, busy=busy), RunEvent.ABORT)
-        elif self.phase is Phase.STOPPING:
-            busy = tuple(str(p.worker) for p in self._roll if p.step is Step.STOPPING)
-            text = "everything is drained, but on_stop has not returned by the drain deadline"
-            self._fail(Cause("drain_timeout", "drain_timeout", text, busy=busy), RunEvent.ABORT)
-        else:
-            self._deadline = self._now + GRACE_S
-            self._roll.forget_late_handle()
-            for p in self._roll:
-                self._todo += orders.end(p, managed=self._managed, leaving=self.phase in _OVER)
+        cause = late(self.phase, self._roll, self.options, self._drain_s)
+        if cause is not None:
+            self._fail(cause, RunEvent.ABORT)
+            return
+        self._timers.within(GRACE_S)
+        self._roll.forget_late_handle()
+        for p in self._roll:
+            self._todo += orders.end(p, managed=self._managed, leaving=self.phase in _OVER)
 
     # --- small change -------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from dflow.broker import events as e
 from dflow.broker.lifecycle import Phase
-from dflow.broker.state import GRACE_S, CoordinatorState
+from dflow.broker.state import CoordinatorState
+from dflow.broker.timers import GRACE_S
 from dflow.graph.plan import Plan, WorkerId
 from dflow.message import Priority
 from dflow.options import RunOptions

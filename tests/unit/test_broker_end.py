@@ -9,7 +9,7 @@ import pytest
 from dflow.broker.events import AbortRequested, DrainRequested
 from dflow.broker.lifecycle import Phase
 from dflow.broker.outcome import exit_code
-from dflow.broker.state import GRACE_S
+from dflow.broker.timers import GRACE_S
 from dflow.graph.plan import Plan, WorkerId
 from dflow.options import RunOptions
 from dflow.report import RunReport, RunStatus
