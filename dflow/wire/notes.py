@@ -76,7 +76,11 @@ def parse_notes(data: bytes | memoryview, messages: int) -> Notes:
     try:
         require_whole(data)
         said: dict[int, list[int]] = msgpack.unpackb(
-            data, strict_map_key=False, list_hook=_at_most(_AGES), **_NUMBERS_ONLY
+            data,
+            strict_map_key=False,
+            list_hook=_at_most(_AGES),
+            object_hook=_at_most(1),
+            **_NUMBERS_ONLY,
         )
         good = _are_notes(said)
     except Exception as error:  # noqa: BLE001  # msgpack raises many types
@@ -94,16 +98,16 @@ def parse_notes(data: bytes | memoryview, messages: int) -> Notes:
     return notes
 
 
-def _at_most(lists: int) -> Callable[[list[Any]], list[Any]]:
-    """Return a hook that lets so many lists be made: empty ones in a list cost 64 times a byte."""
-    left = lists
+def _at_most(count: int) -> Callable[[Any], Any]:
+    """Return a hook for so many lists or maps: a byte is enough for one, which takes 64."""
+    left = count
 
-    def hook(values: list[Any]) -> list[Any]:
+    def hook(made: Any) -> Any:
         nonlocal left
         left -= 1
         if left < 0:
-            raise ProtocolError(f"expected at most {lists} lists")
-        return values
+            raise ProtocolError(f"notes: expected at most {count}")
+        return made
 
     return hook
 

@@ -16,11 +16,13 @@ from dflow.options import (
     MAX_CAPACITY,
     MAX_CONCURRENCY,
     MAX_REPLICAS,
+    MAX_SLOTS,
     EdgeOptions,
     NodeOptions,
     RunOptions,
     parse_bytes,
 )
+from dflow.policy import block, coalesce, latest
 
 
 @pytest.mark.parametrize(
@@ -61,6 +63,12 @@ GOOD: list[tuple[type[Any], dict[str, Any]]] = [
     (NodeOptions, {}),
     (NodeOptions, {"replicas": MAX_REPLICAS, "concurrency": MAX_CONCURRENCY, "tick_s": 0.001}),
     (NodeOptions, {"name": "x", "tick_s": 5, "on_error": "stop"}),
+    (NodeOptions, {"ordered": True, "max_in_flight_per_key": MAX_CONCURRENCY, "niceness": 19}),
+    (NodeOptions, {"priority": Priority.LOW, "max_in_flight_per_key": 1, "niceness": 0}),
+    (EdgeOptions, {"policy": latest(), "ttl_s": 0.001, "cancellable": True}),
+    (EdgeOptions, {"policy": coalesce(max), "ttl_s": 3600}),
+    (RunOptions, {"slots": 0}),
+    (RunOptions, {"slots": MAX_SLOTS}),
     (EdgeOptions, {"capacity": MAX_CAPACITY, "max_bytes": 1}),
     (EdgeOptions, {"capacity": 1, "key": "user", "priority": Priority.CONTROL}),
     (EdgeOptions, {"key": len}),
@@ -73,6 +81,19 @@ GOOD: list[tuple[type[Any], dict[str, Any]]] = [
 def test_legal_options_are_kept(kind: type[Any], values: dict[str, Any]) -> None:
     made = kind(**values)
     assert {name: getattr(made, name) for name in values} == values
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [(3, (3,)), (0, (0,)), ([1, 0, 1], (0, 1)), ({2, 1}, (1, 2)), (range(3), (0, 1, 2))],
+)
+def test_cpus_are_a_number_or_several(given: Any, kept: tuple[int, ...]) -> None:
+    assert NodeOptions(affinity=given).affinity == kept
+
+
+def test_an_edge_blocks_unless_it_is_told_otherwise() -> None:
+    assert EdgeOptions().overflow == EdgeOptions().policy == block()
+    assert (EdgeOptions().ttl_s, EdgeOptions().cancellable) == (None, False)
 
 
 BAD: list[tuple[type[Any], str, Any]] = [
@@ -90,7 +111,28 @@ BAD: list[tuple[type[Any], str, Any]] = [
     (NodeOptions, "tick_s", "1s"),
     (NodeOptions, "tick_s", True),
     (NodeOptions, "on_error", "ignore"),
+    (NodeOptions, "ordered", 1),
+    (NodeOptions, "ordered", None),
+    (NodeOptions, "max_in_flight_per_key", 0),
+    (NodeOptions, "max_in_flight_per_key", MAX_CONCURRENCY + 1),
+    (NodeOptions, "max_in_flight_per_key", True),
+    (NodeOptions, "priority", 0),
+    (NodeOptions, "priority", "HIGH"),
+    (NodeOptions, "affinity", -1),
+    (NodeOptions, "affinity", []),
+    (NodeOptions, "affinity", "0-3"),
+    (NodeOptions, "affinity", [0, True]),
+    (NodeOptions, "affinity", [0.0]),
+    (NodeOptions, "niceness", -1),
+    (NodeOptions, "niceness", 20),
     (EdgeOptions, "policy", "drop_everything"),
+    (EdgeOptions, "ttl_s", 0),
+    (EdgeOptions, "ttl_s", math.inf),
+    (EdgeOptions, "ttl_s", "1s"),
+    (EdgeOptions, "cancellable", 1),
+    (RunOptions, "slots", -1),
+    (RunOptions, "slots", MAX_SLOTS + 1),
+    (RunOptions, "slots", True),
     (EdgeOptions, "capacity", 0),
     (EdgeOptions, "capacity", MAX_CAPACITY + 1),
     (EdgeOptions, "capacity", "10"),
