@@ -31,7 +31,7 @@ class AsyncRunner:
         self, concurrency: int, emit: Emit, on_error: OnError, blocked: Callable[[], bool]
     ) -> None:
         self._loop = asyncio.new_event_loop()
-        self._blocked = blocked
+        self.blocked = blocked
         self._credit = asyncio.Event()
         self._concurrency = concurrency
         self._emit = emit
@@ -98,7 +98,7 @@ class AsyncRunner:
             async for value in results:
                 if value is not None:
                     self.emit(value)
-                while paced and self._blocked():
+                while paced and self.blocked():
                     self._credit.clear()
                     await self._credit.wait()
         else:
@@ -124,7 +124,7 @@ class AsyncRunner:
             if fd not in self._watched:
                 self._watched.add(fd)
                 self._loop.add_reader(fd, self._awake.set)
-        if not self._blocked():
+        if not self.blocked():
             self._credit.set()
         began = monotonic_ns()
         busy = self.active
@@ -202,7 +202,7 @@ class AsyncSource:
 
     async def _pull(self) -> None:
         try:
-            while not self._gate.shut and not self.exhausted:
+            while not (self._gate.shut or self.exhausted or self._runner.blocked()):
                 value = await anext(self._values)
                 if value is not None:
                     self._runner.emit(value)

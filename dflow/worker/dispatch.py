@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dflow.clock import monotonic_ns
 from dflow.errors import DecodeError
 from dflow.flow.in_edge import Batch, InChannel
+from dflow.message import Priority
 from dflow.worker.context import current_headers
 from dflow.worker.emitting import ALL, ReturnedGenerator, emit_results
 from dflow.worker.faults import Interrupted
@@ -94,13 +95,19 @@ class Dispatcher:
         self._turns = {port: Turns() for port in handlers}
         self.handled = 0
         self.errors = 0
-        self.other_ns = 0  # hooks, ticks and resumed generators
+        self.other_ns = 0  # resumed generators
         self.paused: deque[tuple[Iterator[Any], InChannel | None]] = deque()
 
     @property
     def crowded(self) -> bool:
         """Whether so many generators wait for credit that no message may be taken."""
         return len(self.paused) >= MAX_PAUSED
+
+    @property
+    def paused_by_data(self) -> bool:
+        """Whether the generator that would go on next is of a data message."""
+        channel = self.paused[0][1]
+        return channel is not None and channel.priority is not Priority.CONTROL
 
     @property
     def busy_ns(self) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dflow.errors import GraphError, StartError
 from dflow.graph.plan import Plan, WorkerId
-from dflow.options import RunOptions
+from dflow.options import NodeOptions, RunOptions
 from dflow.telemetry.logs import configure_worker
 from dflow.transport.endpoint import close_context, fresh_endpoint, is_tcp, local_address_towards
 from dflow.wire import control as c
@@ -21,6 +21,7 @@ from dflow.wire.codec import Codec
 from dflow.worker.context import Context
 from dflow.worker.faults import Interrupted, describe, user_traceback
 from dflow.worker.loop import WorkerLoop
+from dflow.worker.placing import be_nice, stay_on
 from dflow.worker.plane import DataPlane
 from dflow.worker.pulse import EXIT_LOST, Pulse, install_interrupt
 from dflow.worker.work import Work
@@ -134,7 +135,11 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
     try:
         node = config.graph.nodes[worker.node].fresh()
     except Exception as error:  # noqa: BLE001  # whatever the user's class raises
-        return _unmade(pulse, error)
+        return _unmade(pulse, "__init__", error)
+    try:
+        _place(node.node_options, log.warning)
+    except StartError as error:
+        return _unmade(pulse, "options", error)
     work = Work(node, ctx, plane, pulse, codec, check_types=config.options.check_types)
     loop = WorkerLoop(work, plane, pulse, ctx, _endpoints(config))
     interrupt = install_interrupt(_interrupter(pulse))
@@ -149,9 +154,18 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
         close_context()
 
 
-def _unmade(pulse: Pulse, error: Exception) -> int:
-    """Report that the node's own ``__init__`` raised, and stay until the coordinator lets go."""
-    pulse.post(c.Failed("__init__", describe(error), user_traceback(error)))
+def _place(options: NodeOptions, warn: Callable[[str], None]) -> None:
+    if options.affinity is not None:
+        stay_on(options.affinity, warn)
+    if options.niceness is not None:
+        be_nice(options.niceness, warn)
+
+
+def _unmade(pulse: Pulse, where: str, error: Exception) -> int:
+    """Report that there is no node to run, and stay until the coordinator lets go."""
+    own = not isinstance(error, StartError)
+    text, trace = (describe(error), user_traceback(error)) if own else (str(error), "")
+    pulse.post(c.Failed(where, text, trace))
     over = False
     while not over:
         pulse.await_command()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import Any
 
+from dflow.clock import cpu_ns
 from dflow.graph.plan import Plan, WorkerId
 from dflow.stats import InChannelStats, NodeStats, OutChannelStats, WorkerStats
 from dflow.transport.link import InLink, OutLink
@@ -119,6 +120,7 @@ class DataPlane:
                 )
                 for ch in list(self.inbound.channels.values())
             ),
+            cpu_ns=cpu_ns(),
         )
 
     def close(self) -> None:

@@ -3,13 +3,15 @@
 The loop asks two questions, `ready` (is there something to do now?) and `at_end` (will there
 ever be?), and says `step`. Everything here is called with the data plane's lock held and
 gives it up only around user code.
+
+A node that is *held* (`Work.hold`) behaves like one that waits for credit, and does not reach
+its end either: control messages, ticks and hooks go on.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterable, Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +21,10 @@ from dflow.stats import NodeStats, WorkerStats
 from dflow.worker.aio import AsyncRunner, AsyncSource
 from dflow.worker.context import Context, make_emitters, refusing_emitters
 from dflow.worker.dispatch import MAX_TURN, Dispatcher
-from dflow.worker.faults import ErrorLog, Interrupted, describe, place_of, user_traceback
 from dflow.worker.source import SyncSource
 from dflow.worker.state import HookRaised
+from dflow.worker.ticks import Ticks
+from dflow.worker.user_code import UserCode
 
 if TYPE_CHECKING:
     from dflow.flow.in_edge import InChannel
@@ -34,7 +37,7 @@ __all__ = ["Work"]
 
 
 class Work:
-    """The user code of one replica. ``raised`` is set once an error must end the run."""
+    """The user code of one replica."""
 
     def __init__(
         self,
@@ -46,19 +49,16 @@ class Work:
         *,
         check_types: bool = False,
     ) -> None:
-        self.raised: HookRaised | None = None
         self._node = node
         self._options = node.node_options
         self._ctx = ctx
         self._plane = plane
         self._pulse = pulse
-        self._errors = ErrorLog()
-        self._hook_errors = 0
-        self._ticks = 0
-        self._next_tick: float | None = None
+        self._code = UserCode(node, ctx, plane, pulse)
+        self._ticks = Ticks(self._options.tick_s)
+        self._holds: set[str] = set()
         self._closing = False
         self._waiting: int | None = None
-        self._tick_owes = False
         capacities = [e.capacity for e in plane.plan.out_edges(ctx.node)]
         self._overdraft = min(capacities, default=1)
         emitters = make_emitters(node, plane, codec.encode, check_types=check_types)
@@ -72,10 +72,10 @@ class Work:
         self._direct = emitters.direct.get(port)
         self._handlers = {port: node.bind(port, ctx) for port in node.inputs}
         self.dispatch = Dispatcher(
-            self._handlers, self._emit, codec, plane.gate, self._on_error, self._direct
+            self._handlers, self._emit, codec, plane.gate, self._code.failed, self._direct
         )
         calls = [handler.call for handler in self._handlers.values()]
-        self._emitter: object = calls[0] if len(calls) == 1 else None  # whose values are emitted
+        self._code.emitter = calls[0] if len(calls) == 1 else None
         self.tasks: AsyncRunner | None = None
         self._source: SyncSource | AsyncSource | None = None
         self._is_source = node.kind == "source"
@@ -100,38 +100,58 @@ class Work:
             self.tasks = AsyncRunner(
                 self._options.concurrency,
                 self._emit,
-                self._on_error,
-                lambda: self._plane.outbound.blocked,
+                self._code.failed,
+                self._waits,
             )
             self._pulse.wake_after_flush = True
         return self.tasks
 
     # --- what the loop asks ----------------------------------------------------------------------
 
+    @property
+    def raised(self) -> HookRaised | None:
+        """The error that must end the run, if there was one."""
+        return self._code.raised
+
+    @property
+    def held(self) -> bool:
+        """Whether any reason to hold the node is left."""
+        return bool(self._holds)
+
     def ready(self) -> bool:
         """Whether `step` would do something now."""
-        blocked = self._plane.outbound.blocked
-        if self.dispatch.paused and not blocked:
+        if self._resumable():
             return True
+        waits = self._waits()
         if self._is_source:
-            return self._source_ready(blocked)
+            return self._source_ready(waits)
         if self.dispatch.crowded or self._overdrawn() >= self._overdraft:
             return False
-        only_control = blocked or bool(self.dispatch.paused)
+        only_control = waits or bool(self.dispatch.paused)
         if not self._plane.inbound.ready.waiting(only_control=only_control):
             return self.at_end()
         return self.tasks is None or self.tasks.free > 0
 
-    def _source_ready(self, blocked: bool) -> bool:
+    def _source_ready(self, waits: bool) -> bool:
         if self._source is None:
-            return not blocked
+            return not waits
         if self._source.exhausted:
             return self.at_end()
-        return not blocked and not self._source.waiting
+        return not waits and not self._source.waiting
+
+    def _waits(self) -> bool:
+        """Whether data must wait: for credit, or because the node is held."""
+        return bool(self._holds) or self._plane.outbound.blocked
+
+    def _resumable(self) -> bool:
+        """Whether a paused generator may go on: of a held node only what is not of data."""
+        if not self.dispatch.paused or self._plane.outbound.blocked:
+            return False
+        return not self._holds or not self.dispatch.paused_by_data
 
     def at_end(self) -> bool:
         """Whether there is no more input, nothing under way, and nothing paused."""
-        if self.dispatch.paused or self.active:
+        if self.dispatch.paused or self.active or self._holds:
             return False
         if self._is_source:
             return self._source is not None and self._source.exhausted
@@ -144,16 +164,25 @@ class Work:
 
     def until_tick_s(self) -> float | None:
         """Return the seconds until the next tick is due, or None."""
-        if self._next_tick is None:
-            return None
-        return max(0.0, self._next_tick - monotonic_ns() / 1e9)
+        return self._ticks.until_s(monotonic_ns() / 1e9)
 
     # --- what the loop says ----------------------------------------------------------------------
 
     def begin(self) -> None:
         """Begin to tick."""
-        if self._options.tick_s is not None:
-            self._next_tick = monotonic_ns() / 1e9 + self._options.tick_s
+        self._ticks.begin(monotonic_ns() / 1e9)
+
+    def hold(self, reason: str, on: bool) -> None:
+        """Hold the node for ``reason``, or say that this reason is gone; idempotent.
+
+        While any reason is left it takes no data, pulls no source, resumes no generator and
+        does not reach its end. Control messages, ticks and hooks go on, and so do coroutines
+        that are under way.
+        """
+        if on:
+            self._holds.add(reason)
+        else:
+            self._holds.discard(reason)
 
     def step(self) -> None:
         """Run one turn of user code: a paused generator first, then the source or an inbox.
@@ -161,14 +190,14 @@ class Work:
         A tick comes last, and one that has emitted without credit waits until data has had a
         turn: or it would take all the credit there ever is.
         """
-        blocked = self._plane.outbound.blocked
-        self._tick_owes = self._tick_owes and blocked
+        waits = self._waits()
+        self._ticks.owes = self._ticks.owes and self._plane.outbound.blocked
         if not self.resume():
             if self._is_source:
-                if not blocked:
+                if not waits:
                     self._pull()
             elif not self.dispatch.crowded and self._overdrawn() < self._overdraft:
-                self._take(only_control=blocked or bool(self.dispatch.paused))
+                self._take(only_control=waits or bool(self.dispatch.paused))
         self._tick()
 
     def _overdrawn(self) -> int:
@@ -187,9 +216,9 @@ class Work:
 
     def resume(self) -> bool:
         """Go on with a generator that waited for credit, if it can; return whether it did."""
-        if not self.dispatch.paused or self._plane.outbound.blocked:
+        if not self._resumable():
             return False
-        with self._user_code():
+        with self._code:
             self.dispatch.resume()
         return True
 
@@ -197,24 +226,28 @@ class Work:
         if self._source is None:
             self._source = self._open_source()
         if not self._source.exhausted:
-            with self._user_code():
+            with self._code:
                 self._source.turn()
 
     def _open_source(self) -> SyncSource | AsyncSource:
         values: Any = iter(())  # of a source that raises, or is interrupted, before its first value
         try:
-            with self._user_code():
-                self._emitter = made = self._node.bind_source(self._ctx)()
+            with self._code:
+                self._code.emitter = made = self._node.bind_source(self._ctx)()
                 values = made if isinstance(made, AsyncIterable) else iter(made or ())
         except Exception as error:  # noqa: BLE001  # user code may raise anything
-            self._hook_errors += 1
-            self._on_error(error, "source")
+            self._code.errors += 1
+            self._code.failed(error, "source")
         if isinstance(values, AsyncIterable):
-            return AsyncSource(aiter(values), self._need_tasks(), self._plane.gate, self._on_error)
+            return AsyncSource(
+                aiter(values), self._need_tasks(), self._plane.gate, self._code.failed
+            )
         return self._sync_source(values)
 
     def _sync_source(self, values: Iterable[Any]) -> SyncSource:
-        return SyncSource(iter(values), self._emit, self._plane.gate, self._on_error, self._direct)
+        return SyncSource(
+            iter(values), self._emit, self._plane.gate, self._code.failed, self._direct
+        )
 
     def _take(self, *, only_control: bool) -> None:
         ready = self._plane.inbound.ready
@@ -224,7 +257,7 @@ class Work:
         if self._handlers[channel.port].is_async:
             self._start_tasks(channel)
         else:
-            with self._user_code():
+            with self._code:
                 self.dispatch.turn(channel, most=1 if only_control else MAX_TURN)
         ready.push(channel)
 
@@ -245,7 +278,7 @@ class Work:
         if self._source is not None and self._ctx.watched:
             return  # it has looked at `ctx.stopping`: it ends by itself
         if self._source is not None:
-            with self._user_code():
+            with self._code:
                 self._source.close()
         elif self._is_source:
             self._source = self._sync_source(())
@@ -256,14 +289,12 @@ class Work:
         self.dispatch.paused.clear()
         self._plane.inbound.drop()
         if self.tasks is not None:
-            with self._user_code():
+            with self._code:
                 self.tasks.cancel()
 
     def conclude(self) -> None:
         """Say what was left unsaid, after the last message."""
-        line = self._errors.last_word()
-        if line is not None:
-            self._ctx.log.error("{}", line)
+        self._code.conclude()
         if self._plane.inbound.strangers:
             text = "{} frames of peers that do not belong to this run were refused"
             self._ctx.log.warning(text, self._plane.inbound.strangers)
@@ -275,99 +306,54 @@ class Work:
 
     # --- user code -------------------------------------------------------------------------------
 
-    @contextmanager
-    def _user_code(self) -> Iterator[None]:
-        plane, pulse = self._plane, self._pulse
-        plane.gate.shut = False
-        plane.lock.release()
-        pulse.user_code_begins()
-        try:
-            yield
-        except Interrupted:
-            pass
-        finally:
-            pulse.user_code_ended()
-            plane.lock.acquire()
-
     def wait(self, timeout_s: float | None) -> None:
         """Let tasks run until something happens."""
         tasks = self._need_tasks()
-        with self._user_code():
+        with self._code:
             tasks.wait(self._plane.poller.descriptors, timeout_s)
 
     def _tick(self) -> None:
-        now = monotonic_ns() / 1e9
-        every = self._options.tick_s
-        if self._next_tick is None or every is None or now < self._next_tick:
+        ticks = self._ticks
+        if not ticks.due(monotonic_ns() / 1e9):
             return
-        missed = int((now - self._next_tick) / every)  # never made up for: no bursts
-        self._next_tick += every * (missed + 1)
-        if self._tick_owes or any(channel is None for _, channel in self.dispatch.paused):
+        if ticks.owes or any(channel is None for _, channel in self.dispatch.paused):
+            ticks.skipped += 1
             return  # what the last one emitted still waits for credit
-        self._ticks += 1
-        self.raised = self.hook("on_tick") or self.raised
+        ticks.called += 1
+        self._code.raised = self.hook("on_tick") or self._code.raised
         self._plane.flush()
-        self._tick_owes = self._plane.outbound.unsent
+        ticks.owes = self._plane.outbound.unsent
 
     def hook(self, name: str) -> HookRaised | None:
         """Call a lifecycle hook; return its error if that must end the run."""
-        hook = self._node.hook(name, self._ctx)
-        if hook is None:
-            return None
         if name == "on_stop":
             self._refuse_emits()
-        began = monotonic_ns()
-        try:
-            with self._user_code():
-                self._emit_results(hook(), pausing=name != "on_start")
-        except Exception as error:  # noqa: BLE001  # user code may raise anything
-            self._hook_errors += 1
-            if name == "on_start" or (self._options.on_error == "stop" and name != "on_stop"):
-                return HookRaised(name, describe(error), user_traceback(error))
-            self._log_error(error, name)
-        finally:
-            self.dispatch.other_ns += monotonic_ns() - began
-        return None if name == "on_stop" else self.raised
+        return self._code.hook(name, self._emit_all if name == "on_start" else self._emit_paced)
 
     def _refuse_emits(self) -> None:
         emitters = refusing_emitters(self._node)
         self._ctx.attach(emitters)
         self._node.attach(emitters)
 
-    def _emit_results(self, results: Any, *, pausing: bool) -> None:
-        """Emit what a hook returned; if ``pausing``, what it yields waits for credit."""
+    def _emit_paced(self, results: Any) -> None:
+        """Emit what a hook returned; what it yields waits for credit."""
+        if inspect.isgenerator(results):
+            self.dispatch.drain(results)
+        else:
+            self._emit_all(results)
+
+    def _emit_all(self, results: Any) -> None:
+        """Emit what a hook returned, or everything it yields, whatever credit there is."""
         if results is None:
             return
         if inspect.isawaitable(results) or hasattr(results, "__aiter__"):
             self._need_tasks().call(results)
         elif inspect.isgenerator(results):
-            if pausing:
-                self.dispatch.drain(results)
-            else:
-                for value in results:
-                    if value is not None:
-                        self._emit(value)
+            for value in results:
+                if value is not None:
+                    self._emit(value)
         else:
             self._emit(results)
-
-    def _on_error(self, error: BaseException, where: str) -> None:
-        if self._options.on_error == "stop":
-            if self.raised is None:
-                self.raised = HookRaised(
-                    where, describe(error, self._emitted_by(where)), user_traceback(error)
-                )
-            self._plane.gate.shut = True
-        else:
-            self._log_error(error, where)
-
-    def _emitted_by(self, where: str) -> str:
-        """Return which of this node's functions emitted a bad value; "" if another node did."""
-        return "" if where.startswith("decoding ") else place_of(self._emitter)
-
-    def _log_error(self, error: BaseException, where: str) -> None:
-        line = self._errors.line(error, where, monotonic_ns(), self._emitted_by(where))
-        if line is not None:
-            self._ctx.log.error("{}", line)
 
     # --- counters --------------------------------------------------------------------------------
 
@@ -387,9 +373,10 @@ class Work:
         node = NodeStats(
             handled=self.dispatch.handled,
             emitted=sum(emitted.values()) + unconsumed,
-            errors=self._hook_errors + sum(part.errors for part in parts),
-            ticks=self._ticks,
-            busy_ns=sum(part.busy_ns for part in parts),
+            errors=self._code.errors + sum(part.errors for part in parts),
+            ticks=self._ticks.called,
+            busy_ns=self._code.busy_ns + sum(part.busy_ns for part in parts),
             metrics=self._metrics(),
+            skipped=self._ticks.skipped,
         )
         return plane.stats(node)

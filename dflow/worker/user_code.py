@@ -1,0 +1,108 @@
+"""The door to a node's own code: calls it, and keeps what it raises from ending the worker.
+
+Whoever enters gives up the data plane's lock, so the pulse thread can work meanwhile, and
+takes it again on the way out. An error is counted and logged, or kept in ``raised`` if it must
+end the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from dflow.clock import monotonic_ns
+from dflow.worker.faults import ErrorLog, Interrupted, describe, place_of, user_traceback
+from dflow.worker.state import HookRaised
+
+if TYPE_CHECKING:
+    from dflow.graph.node import Node
+    from dflow.worker.context import Context
+    from dflow.worker.plane import DataPlane
+    from dflow.worker.pulse import Pulse
+
+__all__ = ["UserCode"]
+
+
+class UserCode:
+    """The code of one node: ``with code:`` surrounds every call into it.
+
+    ``raised`` is set once an error must end the run. ``emitter`` is the function or generator
+    whose values are emitted, for the report of a value that cannot travel. ``errors`` and
+    ``busy_ns`` count hooks only.
+    """
+
+    __slots__ = (
+        "_ctx", "_log", "_node", "_plane", "_pulse", "_stop", "busy_ns", "emitter", "errors",
+        "raised",
+    )  # fmt: skip
+
+    def __init__(self, node: Node, ctx: Context, plane: DataPlane, pulse: Pulse) -> None:
+        self._node = node
+        self._ctx = ctx
+        self._plane = plane
+        self._pulse = pulse
+        self._stop = node.node_options.on_error == "stop"
+        self._log = ErrorLog()
+        self.raised: HookRaised | None = None
+        self.emitter: object = None
+        self.errors = 0
+        self.busy_ns = 0
+
+    def __enter__(self) -> None:
+        self._plane.gate.shut = False
+        self._plane.lock.release()
+        self._pulse.user_code_begins()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> bool:
+        self._pulse.user_code_ended()
+        self._plane.lock.acquire()
+        return kind is Interrupted
+
+    def hook(self, name: str, consume: Callable[[Any], None]) -> HookRaised | None:
+        """Call a lifecycle hook and ``consume`` its result; return what must end the run."""
+        hook = self._node.hook(name, self._ctx)
+        if hook is None:
+            return None
+        began = monotonic_ns()
+        try:
+            with self:
+                consume(hook())
+        except Exception as error:  # noqa: BLE001  # user code may raise anything
+            self.errors += 1
+            if name == "on_start" or (self._stop and name != "on_stop"):
+                return HookRaised(name, describe(error), user_traceback(error))
+            self._say(error, name)
+        finally:
+            self.busy_ns += monotonic_ns() - began
+        return None if name == "on_stop" else self.raised
+
+    def failed(self, error: BaseException, where: str) -> None:
+        """Deal with what a handler or source raised: log it, or end the run."""
+        if not self._stop:
+            self._say(error, where)
+            return
+        if self.raised is None:
+            text = describe(error, self._emitted_by(where))
+            self.raised = HookRaised(where, text, user_traceback(error))
+        self._plane.gate.shut = True
+
+    def conclude(self) -> None:
+        """Say what was left unsaid, after the last message."""
+        line = self._log.last_word()
+        if line is not None:
+            self._ctx.log.error("{}", line)
+
+    def _say(self, error: BaseException, where: str) -> None:
+        line = self._log.line(error, where, monotonic_ns(), self._emitted_by(where))
+        if line is not None:
+            self._ctx.log.error("{}", line)
+
+    def _emitted_by(self, where: str) -> str:
+        """Return which of this node's functions emitted a bad value; "" if another node did."""
+        return "" if where.startswith("decoding ") else place_of(self.emitter)
