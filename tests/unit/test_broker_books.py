@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from dflow.broker import books
+from dflow.errors import ProtocolError
 from dflow.graph.plan import Plan, WorkerId
 from dflow.report import EdgeReport, RunReport
-from dflow.stats import InChannelStats, NodeStats, OutChannelStats, WorkerStats
+from dflow.stats import (
+    Fates,
+    InChannelStats,
+    KeyStats,
+    NodeStats,
+    OutChannelStats,
+    QueueStats,
+    WorkerStats,
+)
 from tests.unit.broker_pair import HANDLE, chain, diamond, flow, make_plan
 
 A, B, C = WorkerId("a"), WorkerId("b"), WorkerId("c")
@@ -172,3 +184,160 @@ def test_the_two_ends_may_report_at_different_times() -> None:
     counted = {B: WorkerStats(ins=(InChannelStats(0, 4, 4, 4),))}
     (edge,) = books.edge_statuses(plan, counted)
     assert (edge.sent, edge.delivered, edge.depth) == (4, 4, 0)
+
+
+# --- fates: what never reached a handler --------------------------------------------------------
+
+FATES = Fates(dropped=3, coalesced=2, expired=1, cancelled=4, rejected=5, errors=7)
+
+
+def lossy(plan: Plan) -> dict[WorkerId, WorkerStats]:
+    """Return the counters of an edge on which everything happened: 40 offered, 21 delivered."""
+    return {
+        A: WorkerStats(
+            NodeStats(emitted=40, skipped=6),
+            offered={0: 40},
+            outs=(OutChannelStats(0, 25, 250, 25, 25),),
+            fates={0: FATES},
+        ),
+        B: WorkerStats(ins=(InChannelStats(0, 25, 21, 25, expired=1, cancelled=3),)),
+    }
+
+
+def test_what_a_sender_and_a_receiver_kept_back_adds_up() -> None:
+    plan = chain("a", "b")
+    done = report(plan, lossy(plan))
+    assert done.imbalances == []
+    edge = done.edge("a.out->b.in")
+    assert (edge.sent, edge.wired, edge.received, edge.delivered) == (40, 25, 25, 21)
+    assert (edge.dropped, edge.coalesced, edge.expired, edge.cancelled) == (3, 2, 2, 7)
+    assert (edge.rejected, edge.refused, edge.withheld, edge.merge_errors) == (5, 5, 15, 7)
+    assert done.node("a").skipped_ticks == 6
+
+
+@pytest.mark.parametrize("fate", ["dropped", "coalesced", "expired", "cancelled", "rejected"])
+def test_a_fate_counted_wrong_is_found_out(fate: str) -> None:
+    plan = chain("a", "b")
+    counted = lossy(plan)
+    one_more = replace(FATES, **{fate: getattr(FATES, fate) + 1})
+    counted[A] = replace(counted[A], fates={0: one_more})
+    assert report(plan, counted).imbalances != []
+
+
+@pytest.mark.parametrize("fate", ["expired", "cancelled"])
+def test_a_receiver_s_fate_counted_wrong_is_found_out(fate: str) -> None:
+    plan = chain("a", "b")
+    counted = lossy(plan)
+    (into,) = counted[B].ins
+    counted[B] = replace(counted[B], ins=(replace(into, **{fate: getattr(into, fate) + 1}),))
+    assert report(plan, counted).imbalances != []
+
+
+def test_a_message_refused_on_one_edge_was_offered_to_no_other() -> None:
+    plan = make_plan([("a", "b"), ("a", "c")])
+    counted = flow(plan, 4)
+    counted[A] = replace(counted[A], offered={0: 7, 1: 4}, fates={0: Fates(rejected=3)})
+    assert report(plan, counted).imbalances == []
+    counted[A] = replace(counted[A], offered={0: 7, 1: 7}, fates={0: Fates(rejected=3)})
+    assert report(plan, counted).imbalances != []
+
+
+def test_messages_on_the_way_to_who_died_are_abandoned_whatever_else_was_lost() -> None:
+    plan = chain("a", "b")
+    (edge,) = books.edge_reports(plan, {A: lossy(plan)[A]}, {B}, complete=False)
+    assert (edge.sent, edge.delivered, edge.abandoned, edge.withheld) == (40, 25, 0, 15)
+    assert list(edge.imbalances()) == []
+
+
+def test_copies_of_a_broadcast_count_each_for_itself() -> None:
+    plan = make_plan([("a", "b"), ("a", "c")], {"b": 2})
+    copied = replace(plan.edges[0], broadcast=True)
+    plan = replace(plan, edges=(copied, plan.edges[1]))
+    counted = {
+        A: WorkerStats(
+            offered={0: 6, 1: 3},
+            outs=(*(OutChannelStats(n, 3, 3, 3, 3) for n in range(3)),),
+        ),
+        WorkerId("b", 0): WorkerStats(ins=(InChannelStats(0, 3, 3, 3),)),
+        WorkerId("b", 1): WorkerStats(ins=(InChannelStats(1, 3, 3, 3),)),
+        C: WorkerStats(ins=(InChannelStats(2, 3, 3, 3),)),
+    }
+    done = report(plan, counted)
+    assert (done.edge("a.out->b.in").sent, done.edge("a.out->b.in").copies) == (6, 2)
+    assert done.imbalances == []
+
+
+def test_a_status_shows_what_waits_what_is_under_way_and_what_was_lost() -> None:
+    plan = chain("a", "b")
+    keys = (KeyStats("ann", 2, 1, 9, rejected=1), KeyStats("bob", 0, 1, 3))
+    counted = {
+        A: WorkerStats(
+            offered={0: 40},
+            unsent={0: 4},
+            outs=(OutChannelStats(0, 21, 210, 20, 18),),
+            fates={0: FATES},
+            queues={0: QueueStats(1.5, keys)},
+        ),
+        B: WorkerStats(ins=(InChannelStats(0, 21, 16, 19, expired=1, cancelled=1),)),
+    }
+    (edge,) = books.edge_statuses(plan, counted)
+    assert (edge.sent, edge.delivered, edge.waiting, edge.in_flight, edge.done) == (
+        40, 16, 4, 2, 19,
+    )  # fmt: skip
+    assert edge.depth == 40 - 16 - 1 - 1 - FATES.total
+    assert (edge.dropped, edge.coalesced, edge.expired, edge.cancelled) == (3, 2, 2, 5)
+    assert (edge.rejected, edge.capacity, edge.policy, edge.oldest_s) == (5, 8, "block", 1.5)
+    assert [(k.key, k.depth, k.waiting, k.in_flight, k.done, k.rejected) for k in edge.keys] == [
+        ("ann", 3, 2, 1, 9, 1),
+        ("bob", 1, 0, 1, 3, 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "capacity"),
+    [
+        ({}, 24),
+        ({"policy": "drop"}, 8),
+        ({"policy": "drop", "keyed": True}, 24),
+        ({"policy": "block", "keyed": True, "limit": 1}, 8),
+    ],
+)
+def test_the_capacity_of_an_edge_is_that_of_its_queues(
+    changes: dict[str, Any], capacity: int
+) -> None:
+    plan = chain("a", "b", b=3)
+    plan = replace(plan, edges=(replace(plan.edges[0], **changes),))
+    (edge,) = books.edge_statuses(plan, {})
+    assert edge.capacity == capacity
+
+
+def test_stats_with_fates_and_queues_travel() -> None:
+    plan = chain("a", "b")
+    stats = replace(
+        lossy(plan)[A],
+        queues={0: QueueStats(0.5, (KeyStats("ann", 1, 2, 3, 4),))},
+        cpu_ns=17,
+        fused={"c": NodeStats(handled=1, metrics={"hits": 2.0}, skipped=3)},
+    )
+    assert books.parse_stats(stats.to_wire(), "a[0]") == stats
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cpu_ns": -1},
+        {"cpu_ns": 1.5},
+        {"fates": {0: Fates(dropped=-1)}},
+        {"fates": {"x": Fates()}},
+        {"queues": {0: QueueStats("old")}},  # type: ignore[arg-type]  # what a peer may send
+        {"queues": {0: QueueStats(1.0, (KeyStats(7, 1, 2, 3),))}},  # type: ignore[arg-type]  # likewise
+        {"queues": {0: QueueStats(1.0, (KeyStats("k", -1, 2, 3),))}},
+        {"ins": (InChannelStats(0, 1, 1, 1, 0, -1, 0),)},
+        {"fused": {"c": NodeStats(skipped=-3)}},
+        {"fused": {3: NodeStats()}},
+    ],
+)
+def test_stats_that_are_no_counters_are_refused(changes: dict[str, Any]) -> None:
+    wrong = replace(WorkerStats(), **changes)
+    with pytest.raises(ProtocolError, match="expected stats"):
+        books.parse_stats(wrong.to_wire(), "a[0]")
