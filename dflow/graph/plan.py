@@ -217,6 +217,11 @@ class Plan:
             return Priority.NORMAL
         return Priority(planned.input_bands[planned.inputs.index(port)])
 
+    def takes_control(self, node: str) -> bool:
+        """Whether ``node`` may be sent messages on CONTROL, over an edge or from outside."""
+        bands = (*self.by_name[node].input_bands, *(e.priority for e in self.in_edges(node)))
+        return Priority.CONTROL in bands
+
     def in_edges(self, node: str) -> tuple[EdgePlan, ...]:
         """Edges that end at ``node``."""
         return tuple(edge for edge in self.edges if edge.receiver == node)

@@ -28,10 +28,13 @@ if TYPE_CHECKING:
     from dflow.worker.context import Direct, Emit
     from dflow.worker.plane import Gate
 
-__all__ = ["TURN_NS", "Dispatcher", "Turns"]
+__all__ = ["PROMPT_TURN_NS", "TURN_NS", "Dispatcher", "Turns"]
 
 TURN_NS = 1_000_000
 """Length of a turn: long enough that looking at the sockets costs a few percent."""
+
+PROMPT_TURN_NS = 200_000
+"""The same in a worker that receives on CONTROL: a control message waits for a turn at most."""
 
 PROMPT_NS = 200_000
 """A message that takes longer than this is a turn of its own: what it emits leaves at once, for
@@ -46,22 +49,23 @@ OnError = Callable[[BaseException, str], None]
 
 
 class Turns:
-    """How many messages make a turn: follows the measured cost, doubling at most."""
+    """How many messages make a turn of ``turn_ns``: follows what they cost, doubling at most."""
 
-    __slots__ = ("busy_ns", "size")
+    __slots__ = ("_turn_ns", "busy_ns", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, turn_ns: int = TURN_NS) -> None:
         self.size = 1
         self.busy_ns = 0
+        self._turn_ns = turn_ns
 
     def measured(self, messages: int, elapsed_ns: int) -> None:
         """Adapt to a turn that took ``elapsed_ns`` for ``messages``."""
         self.busy_ns += elapsed_ns
         if elapsed_ns > messages * PROMPT_NS:
             self.size = 1
-        elif elapsed_ns > TURN_NS:
-            self.size = max(1, min(self.size, messages * TURN_NS // elapsed_ns))
-        elif messages >= self.size and elapsed_ns < TURN_NS // 2:
+        elif elapsed_ns > self._turn_ns:
+            self.size = max(1, min(self.size, messages * self._turn_ns // elapsed_ns))
+        elif messages >= self.size and elapsed_ns < self._turn_ns // 2:
             self.size = min(self.size * 2, MAX_TURN)
 
 
@@ -85,6 +89,7 @@ class Dispatcher:
         gate: Gate,
         on_error: OnError,
         direct: Direct | None = None,
+        turn_ns: int = TURN_NS,
     ) -> None:
         self._handlers = handlers
         self._emit = emit
@@ -92,7 +97,7 @@ class Dispatcher:
         self._codec = codec
         self._gate = gate
         self._on_error = on_error
-        self._turns = {port: Turns() for port in handlers}
+        self._turns = {port: Turns(turn_ns) for port in handlers}
         self.handled = 0
         self.errors = 0
         self.other_ns = 0  # resumed generators

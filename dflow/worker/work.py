@@ -20,7 +20,7 @@ from dflow.errors import PortError
 from dflow.stats import NodeStats, WorkerStats
 from dflow.worker.aio import AsyncRunner, AsyncSource
 from dflow.worker.context import Context, make_emitters, refusing_emitters
-from dflow.worker.dispatch import MAX_TURN, Dispatcher
+from dflow.worker.dispatch import MAX_TURN, PROMPT_TURN_NS, TURN_NS, Dispatcher
 from dflow.worker.source import SyncSource
 from dflow.worker.state import HookRaised
 from dflow.worker.ticks import Ticks
@@ -72,7 +72,13 @@ class Work:
         self._direct = emitters.direct.get(port)
         self._handlers = {port: node.bind(port, ctx) for port in node.inputs}
         self.dispatch = Dispatcher(
-            self._handlers, self._emit, codec, plane.gate, self._code.failed, self._direct
+            self._handlers,
+            self._emit,
+            codec,
+            plane.gate,
+            self._code.failed,
+            self._direct,
+            PROMPT_TURN_NS if plane.plan.takes_control(ctx.node) else TURN_NS,
         )
         calls = [handler.call for handler in self._handlers.values()]
         self._code.emitter = calls[0] if len(calls) == 1 else None
