@@ -237,6 +237,35 @@ class Run:
             into = self._inputs[meant] = self._graph.find_input(meant)
         self._handle.send(into.node.name, into.name, value, timeout_s)
 
+    def pause(self, target: Node | BoundPort | str) -> None:
+        """Let a node take no more data; a source is not pulled. Returns once it was told.
+
+        What it has begun is finished; control messages and ticks go on. What is sent to it waits,
+        and by and by its senders do. `resume` lets it go on, and so does `drain`, `stop` or leaving
+        the ``with`` block. ``target`` is a node, one of its ports, or a name. Raises `GraphError`
+        if there is no such node, `NodeEnded` if it has ended or the run is draining.
+        """
+        self._pause(target, paused=True)
+
+    def resume(self, target: Node | BoundPort | str) -> None:
+        """Let a paused node go on; nothing happens if it is not paused. Raises as `pause`."""
+        self._pause(target, paused=False)
+
+    def _pause(self, target: Node | BoundPort | str, *, paused: bool) -> None:
+        assert self._handle is not None
+        self._handle.pause(self._graph.find(target).name, paused=paused)
+
+    def drain(self, target: Node | BoundPort | str) -> None:
+        """End one node in order: the sources it is fed from end, what is under way is handled.
+
+        Whatever else those sources feed ends with them; the rest of the run goes on. An input
+        that only the outside feeds takes no more from `send`; what was sent is handled first,
+        for which this waits, up to the run's ``drain_timeout_s``. Raises as `pause`.
+        """
+        assert self._handle is not None
+        node = self._graph.find(target).name
+        self._handle.drain_node(node, self._options.drain_timeout_s)
+
     def stop(self) -> None:
         """Ask the run to drain: sources end, everything in flight is handled. Returns at once."""
         assert self._handle is not None

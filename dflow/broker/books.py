@@ -282,7 +282,10 @@ def _node_report(name: str, kind: str, replicas: Sequence[WorkerStats]) -> NodeR
 
 
 def node_statuses(
-    plan: Plan, counted: Counted, steps: Mapping[WorkerId, str]
+    plan: Plan,
+    counted: Counted,
+    steps: Mapping[WorkerId, str],
+    paused: Collection[str] = (),
 ) -> tuple[NodeStatus, ...]:
     """Return every node now; ``steps`` tells how far each worker has come."""
     return tuple(
@@ -294,6 +297,7 @@ def node_statuses(
             report.emitted,
             report.errors,
             tuple(steps[worker] for worker in _of(plan, report.name)),
+            report.name in paused,
         )
         for report in node_reports(plan, counted)
     )

@@ -106,6 +106,10 @@ class Participants:
         """Every participant but the handle, in topological order."""
         return [p for p in self if p.role is Role.WORKER]
 
+    def of(self, node: str) -> list[Participant]:
+        """Return the replicas of ``node``."""
+        return [p for p in self.workers if p.worker.node == node]
+
     def get(self, worker: WorkerId) -> Participant | None:
         """Return the participant, or None if the plan has no such replica."""
         return self._all.get(worker)

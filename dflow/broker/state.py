@@ -147,7 +147,12 @@ class CoordinatorState:
             self.run_id,
             self.phase.value,
             self._timers.now - self._began_s,
-            books.node_statuses(self.plan, counted, {p.worker: p.step.value for p in self._roll}),
+            books.node_statuses(
+                self.plan,
+                counted,
+                {p.worker: p.step.value for p in self._roll},
+                self._requests.paused if self.phase is Phase.RUNNING else (),
+            ),
             books.edge_statuses(self.plan, counted),
         )
 
@@ -362,6 +367,7 @@ class CoordinatorState:
                 self._todo += orders.run(self._roll)
             case Phase.DRAINING:
                 self._timers.within(self._drain_s)
+                self._todo += self._requests.resume_all()
                 self._todo += orders.drain(self._roll)
             case Phase.STOPPING:
                 self._complete = True

@@ -230,6 +230,23 @@ class Plan:
         """Edges that begin at ``node``."""
         return tuple(edge for edge in self.edges if edge.sender == node)
 
+    def upstream(self, node: str) -> frozenset[str]:
+        """Return ``node`` and every node from which it can be reached."""
+        found, todo = {node}, [node]
+        while todo:
+            new = {edge.sender for edge in self.in_edges(todo.pop())} - found
+            found |= new
+            todo += new
+        return frozenset(found)
+
+    def origins(self, node: str) -> tuple[str, ...]:
+        """Return where all that reaches ``node`` comes from, in topological order.
+
+        Those are sources, and nodes that only the outside feeds; maybe ``node`` itself.
+        """
+        above = self.upstream(node)
+        return tuple(n.name for n in self.nodes if n.name in above and not self.in_edges(n.name))
+
     def levels(self) -> Iterator[tuple[str, ...]]:
         """Yield the node names of each topological level, sources first."""
         depth = max((node.level for node in self.nodes), default=-1)

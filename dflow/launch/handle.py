@@ -13,7 +13,6 @@ import os
 import socket
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import suppress
 from threading import Condition, Lock, Thread
 from typing import Any
@@ -23,6 +22,7 @@ from dflow.errors import NodeEnded, PortError, ProtocolError
 from dflow.flow.in_edge import Batch, InChannel
 from dflow.flow.out_edge import OutEdge
 from dflow.graph.plan import Plan, WorkerId
+from dflow.launch.questions import Questions
 from dflow.message import EXTERNAL
 from dflow.options import DEFAULT_CAPACITY, DEFAULT_MAX_BYTES, RunOptions
 from dflow.report import RunReport, RunStatus
@@ -35,7 +35,7 @@ from dflow.worker.plane import DataPlane
 __all__ = ["Handle"]
 
 STATS_S = 0.25
-_OWN_REQUEST = 0
+_NOBODY_WAITS = 0
 IDLE_REPORT_S = 0.002
 LAST_WORDS_S = 0.1
 REPORT_S = 5.0
@@ -79,8 +79,8 @@ class Handle:
         )
         self.changed = Condition(self.plane.lock)
         self._outbox: deque[c.Control] = deque()
-        self._requests: dict[int, Future[Any]] = {}
-        self._request = 0
+        self._questions = Questions(self._post)
+        self._ending: set[str] = set()  # nodes whose inputs were asked to end
         self._sends: dict[tuple[str, str], OutEdge] = {}
         self._opening: deque[tuple[OutEdge, Any]] = deque()
         self._drain_by_ns: int | None = None
@@ -107,7 +107,7 @@ class Handle:
         """Ask for a drain once everything sent from here is handled, or the time is over."""
         by_ns = monotonic_ns() + int(timeout_s * 1e9)
         self._drain_by_ns = by_ns if self._drain_by_ns is None else min(by_ns, self._drain_by_ns)
-        self.plane.wakeup.set()
+        self._post(c.PauseRequest(_NOBODY_WAITS, "", 0))  # or what was sent might never be handled
 
     def request_abort(self, reason: str) -> None:
         """Ask for an end now."""
@@ -119,19 +119,37 @@ class Handle:
         return RunStatus.from_dict(reply)
 
     def _ask(self, make: Callable[[int], c.Control], timeout_s: float) -> Any:
-        future: Future[Any] = Future()
+        return self._questions.ask(make, timeout_s)
+
+    def pause(self, node: str, *, paused: bool, timeout_s: float = 5.0) -> None:
+        """Let ``node`` take no more data, or go on; raises `NodeEnded` if it is too late."""
         with self.plane.lock:
-            if self._over:
-                raise NodeEnded("the run has ended; its report is in run.report")
-            self._request += 1
-            number = self._request
-            self._requests[number] = future
-        self._post(make(number))
-        try:
-            return future.result(timeout_s)
-        finally:
-            with self.plane.lock:
-                self._requests.pop(number, None)
+            late = self._drain_by_ns is not None
+        if late and paused:
+            raise NodeEnded(f"{node}: the run is draining")
+        self._obeyed(lambda number: c.PauseRequest(number, node, int(paused)), timeout_s)
+
+    def drain_node(self, node: str, timeout_s: float) -> None:
+        """End ``node`` by ending all that feeds it, once what was sent to that is handled.
+
+        Nothing more can be sent there meanwhile. Raises `NodeEnded` if it is too late.
+        """
+        origins = self._plan.origins(node)
+        with self.changed:
+            self._ending.update(origins)
+            edges = [edge for (name, _), edge in self._sends.items() if name in origins]
+            for name in self._plan.upstream(node):  # whoever is paused there would hold it up
+                self._outbox.append(c.PauseRequest(_NOBODY_WAITS, name, 0))
+            self.plane.wakeup.set()
+            self.changed.wait_for(
+                lambda: self._over or all(edge.settled or edge.closed for edge in edges), timeout_s
+            )
+        self._obeyed(lambda number: c.DrainNodeRequest(number, node), 5.0)
+
+    def _obeyed(self, make: Callable[[int], c.Control], timeout_s: float) -> None:
+        error = self._ask(make, timeout_s)
+        if error:
+            raise NodeEnded(error)
 
     def send(self, node: str, port: str, value: Any, timeout_s: float | None) -> None:
         """Send one message to ``node.port``; waits for credit.
@@ -146,7 +164,7 @@ class Handle:
             ready = self.changed.wait_for(
                 lambda: not lane.full or edge.closed or self._over, timeout_s
             )
-            if edge.closed or self._over or self._drain_by_ns is not None:
+            if edge.closed or self._over or self._drain_by_ns is not None or node in self._ending:
                 raise NodeEnded(f"{node}.{port}: the node has ended or the run is draining")
             if not ready:
                 raise TimeoutError(
@@ -245,11 +263,8 @@ class Handle:
         """Let go whoever waits here: no process of the run is left to answer."""
         with self.changed:
             self._over = True
-            for future in self._requests.values():
-                if not future.done():
-                    future.set_exception(NodeEnded("the run has ended"))
-            self._requests.clear()
             self.changed.notify_all()
+        self._questions.over()
 
     def close(self, *, report_expected: bool = False) -> None:
         """End the thread; called when no process of the run is left.
@@ -278,7 +293,7 @@ class Handle:
                     self.changed.notify_all()
                 if monotonic_ns() >= next_stats:
                     next_stats = monotonic_ns() + int(STATS_S * 1e9)
-                    self._outbox += (c.Stats(self._stats()), c.StatusRequest(_OWN_REQUEST))
+                    self._outbox += (c.Stats(self._stats()), c.StatusRequest(_NOBODY_WAITS))
                 while self._outbox:
                     self._dealer.send(c.encode(self._outbox.popleft()))
             self._hear_the_rest()
@@ -338,20 +353,17 @@ class Handle:
             case c.Stop() | c.Abort():
                 self.phase = "stopping" if isinstance(message, c.Stop) else "aborting"
                 self._outbox.append(c.Stopped(self._stats()))
-            case c.StatusReply(request, status) if request == _OWN_REQUEST:
+            case c.StatusReply(request, status) if request == _NOBODY_WAITS:
                 self.last_status = RunStatus.from_dict(status)
             case c.StatusReply(request, status):
-                self._resolve(request, status)
+                self._questions.answered(request, status)
             case c.Located(request, channels):
-                self._resolve(request, channels)
+                self._questions.answered(request, channels)
+            case c.Answer(request, error):
+                self._questions.answered(request, error)
             case c.Finished(report):
                 self.report = RunReport.from_dict(report)
                 self.phase = "finished"
-
-    def _resolve(self, request: int, answer: Any) -> None:
-        future = self._requests.get(request)
-        if future is not None and not future.done():
-            future.set_result(answer)
 
     def _stats(self) -> list[Any]:
         return self.plane.stats(NodeStats()).to_wire()

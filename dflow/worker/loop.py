@@ -153,6 +153,8 @@ class WorkerLoop:
                 self._work.begin()
             case s.CloseInputs():
                 self._work.close_inputs()
+            case s.Hold(_, on):
+                self._work.hold("paused", on)
             case s.StopWork():
                 self._work.stop()
             case s.EndChannels():

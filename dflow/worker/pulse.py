@@ -232,7 +232,7 @@ class Pulse:
             if isinstance(command, c.Ping):
                 continue
             if isinstance(command, c.Abort) or (
-                isinstance(command, c.Drain) and self._told_to_end()
+                isinstance(command, (c.Drain, c.DrainNode)) and self._told_to_end()
             ):
                 self._interrupt_at = now + int(INTERRUPT_AFTER_S * 1e9)
             self.commands.append(command)

@@ -19,7 +19,7 @@ from dflow.errors import ProtocolError
 from dflow.wire import control as c
 
 __all__ = [
-    "TABLE", "BeginRun", "Bind", "CallHook", "CloseInputs", "EndChannels", "Event",
+    "TABLE", "BeginRun", "Bind", "CallHook", "CloseInputs", "EndChannels", "Event", "Hold",
     "HookRaised", "HookReturned", "Instruction", "Leave", "OpenChannels", "Phase", "Say",
     "Simple", "StopWork", "WorkerState",
 ]  # fmt: skip
@@ -101,6 +101,14 @@ class CloseInputs:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Take no data for ``node`` while ``on``; control messages and ticks go on."""
+
+    node: str
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class StopWork:
     """Take nothing more, drop what is queued (it stays in the books)."""
 
@@ -125,10 +133,25 @@ class Leave:
 
 
 Instruction = (
-    Bind | OpenChannels | CallHook | BeginRun | CloseInputs | StopWork | EndChannels | Say | Leave
+    Bind
+    | OpenChannels
+    | CallHook
+    | BeginRun
+    | CloseInputs
+    | Hold
+    | StopWork
+    | EndChannels
+    | Say
+    | Leave
 )
 
 P = Phase
+
+
+def _too_late(phase: Phase) -> dict[Any, Phase]:
+    """Return what was said before the coordinator heard how far this worker is: it is ignored."""
+    return {c.Drain: phase, c.DrainNode: phase, c.Pause: phase}
+
 
 TABLE: dict[Phase, dict[Any, Phase]] = {
     P.JOINING: {c.Assign: P.BOUND, c.Refused: P.GONE},
@@ -137,13 +160,19 @@ TABLE: dict[Phase, dict[Any, Phase]] = {
     P.LINKED: {c.Start: P.STARTING, HookRaised: P.FAILED},
     P.STARTING: {"on_start": P.READY, HookRaised: P.FAILED},
     P.READY: {c.Run: P.RUNNING, HookRaised: P.FAILED},
-    P.RUNNING: {c.Drain: P.RUNNING, Simple.EXHAUSTED: P.ENDING, HookRaised: P.FAILED},
-    P.ENDING: {"on_end": P.FLUSHING, HookRaised: P.FAILED, c.Drain: P.ENDING},
-    P.FLUSHING: {Simple.FLUSHED: P.DRAINED, c.Drain: P.FLUSHING, HookRaised: P.FAILED},
-    P.DRAINED: {c.Stop: P.STOPPING, c.Drain: P.DRAINED},
+    P.RUNNING: {
+        c.Drain: P.RUNNING,
+        c.DrainNode: P.RUNNING,
+        c.Pause: P.RUNNING,
+        Simple.EXHAUSTED: P.ENDING,
+        HookRaised: P.FAILED,
+    },
+    P.ENDING: {"on_end": P.FLUSHING, HookRaised: P.FAILED, **_too_late(P.ENDING)},
+    P.FLUSHING: {Simple.FLUSHED: P.DRAINED, HookRaised: P.FAILED, **_too_late(P.FLUSHING)},
+    P.DRAINED: {c.Stop: P.STOPPING, **_too_late(P.DRAINED)},
     P.STOPPING: {"on_stop": P.STOPPED, c.Abort: P.STOPPING},
     P.STOPPED: {c.Exit: P.GONE, c.Abort: P.STOPPED},
-    P.FAILED: {HookRaised: P.FAILED, c.Drain: P.FAILED, c.Stop: P.FAILED},
+    P.FAILED: {HookRaised: P.FAILED, c.Stop: P.FAILED, **_too_late(P.FAILED)},
     P.GONE: {},
 }
 """Legal (phase, event) pairs. A hook's return is named by the hook. Everywhere else: `Ping`
@@ -198,8 +227,10 @@ class WorkerState:
                 return [CallHook("on_start")]
             case c.Run():
                 return [BeginRun()]
-            case c.Drain():
-                return [CloseInputs()] if before is Phase.RUNNING else []
+            case c.Drain() | c.DrainNode() if before is Phase.RUNNING:
+                return [CloseInputs()]
+            case c.Pause(node, paused) if before is Phase.RUNNING:
+                return [Hold(node, bool(paused))]
             case Simple.EXHAUSTED:
                 return [CallHook("on_end")]
             case Simple.FLUSHED:

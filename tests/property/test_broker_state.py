@@ -260,6 +260,8 @@ _MESSAGES = st.one_of(
     st.builds(c.DrainRequest, st.sampled_from([0.0, 3.0, -1.0])),
     st.builds(c.AbortRequest, st.just("r")),
     st.builds(c.StatusRequest, st.just(1)),
+    st.builds(c.PauseRequest, st.just(1), st.sampled_from(["a", "b", "x", ""]), st.integers(0, 1)),
+    st.builds(c.DrainNodeRequest, st.just(1), st.sampled_from("abcx")),
     st.builds(c.Locate, st.just(1), st.sampled_from("abcx"), st.just("in")),
     st.builds(
         c.Log, st.just("INFO"), st.just(0.0), st.just("m"), st.just("n"), st.just(1), st.just({})

@@ -116,3 +116,16 @@ def test_every_type_fits_itself_anything_and_its_optional(hint: Any) -> None:
     assert compatible(hint, Any)
     assert compatible(Any, hint)
     assert compatible(hint, hint | None if hint is not None else None)
+
+
+@given(shapes())
+def test_what_is_upstream_is_what_leads_there_and_origins_are_its_unfed_part(
+    shape: tuple[int, list[tuple[int, int]]],
+) -> None:
+    plan = build(*shape).plan()
+    for node in plan.nodes:
+        above = plan.upstream(node.name)
+        senders = {edge.sender for edge in plan.in_edges(node.name)}
+        assert above == {node.name}.union(*(plan.upstream(sender) for sender in senders))
+        origins = plan.origins(node.name)
+        assert set(origins) == {name for name in above if not plan.in_edges(name)} != set()

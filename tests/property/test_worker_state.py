@@ -27,6 +27,8 @@ EVENTS: dict[str, s.Event] = {
     "on_start": s.HookReturned("on_start"),
     "Run": c.Run(),
     "Drain": c.Drain(),
+    "DrainNode": c.DrainNode("a"),
+    "Pause": c.Pause("a", 1),
     "EXHAUSTED": Simple.EXHAUSTED,
     "on_end": s.HookReturned("on_end"),
     "FLUSHED": Simple.FLUSHED,
@@ -49,13 +51,42 @@ WAY: dict[Phase, dict[str, Phase]] = {
     P.LINKED: {"Start": P.STARTING, "HookRaised": P.FAILED},
     P.STARTING: {"on_start": P.READY, "HookRaised": P.FAILED},
     P.READY: {"Run": P.RUNNING, "HookRaised": P.FAILED},
-    P.RUNNING: {"Drain": P.RUNNING, "EXHAUSTED": P.ENDING, "HookRaised": P.FAILED},
-    P.ENDING: {"Drain": P.ENDING, "on_end": P.FLUSHING, "HookRaised": P.FAILED},
-    P.FLUSHING: {"Drain": P.FLUSHING, "FLUSHED": P.DRAINED, "HookRaised": P.FAILED},
-    P.DRAINED: {"Drain": P.DRAINED, "Stop": P.STOPPING},
+    P.RUNNING: {
+        "Drain": P.RUNNING,
+        "DrainNode": P.RUNNING,
+        "Pause": P.RUNNING,
+        "EXHAUSTED": P.ENDING,
+        "HookRaised": P.FAILED,
+    },
+    P.ENDING: {
+        "Drain": P.ENDING,
+        "DrainNode": P.ENDING,
+        "Pause": P.ENDING,
+        "on_end": P.FLUSHING,
+        "HookRaised": P.FAILED,
+    },
+    P.FLUSHING: {
+        "Drain": P.FLUSHING,
+        "DrainNode": P.FLUSHING,
+        "Pause": P.FLUSHING,
+        "FLUSHED": P.DRAINED,
+        "HookRaised": P.FAILED,
+    },
+    P.DRAINED: {
+        "Drain": P.DRAINED,
+        "DrainNode": P.DRAINED,
+        "Pause": P.DRAINED,
+        "Stop": P.STOPPING,
+    },
     P.STOPPING: {"on_stop": P.STOPPED},
     P.STOPPED: {},
-    P.FAILED: {"HookRaised": P.FAILED, "Drain": P.FAILED, "Stop": P.FAILED},
+    P.FAILED: {
+        "HookRaised": P.FAILED,
+        "Drain": P.FAILED,
+        "DrainNode": P.FAILED,
+        "Pause": P.FAILED,
+        "Stop": P.FAILED,
+    },
     P.GONE: {},
 }
 STARTED = {P.READY, P.RUNNING, P.ENDING, P.FLUSHING, P.DRAINED, P.STOPPING, P.STOPPED}
@@ -206,10 +237,21 @@ def test_channels_are_opened_as_the_coordinator_says() -> None:
     assert at(P.BOUND).handle(EVENTS["Link"]) == [s.OpenChannels([[3, "ipc:///x"]])]
 
 
-@pytest.mark.parametrize("phase", [P.RUNNING, P.ENDING, P.FLUSHING, P.DRAINED, P.FAILED])
-def test_drain_closes_the_inputs_of_a_running_worker_only(phase: Phase) -> None:
+TOLD_TO_END = [P.RUNNING, P.ENDING, P.FLUSHING, P.DRAINED, P.FAILED]
+
+
+@pytest.mark.parametrize("word", [c.Drain(), c.DrainNode("a")], ids=["run", "node"])
+@pytest.mark.parametrize("phase", TOLD_TO_END)
+def test_drain_closes_the_inputs_of_a_running_worker_only(phase: Phase, word: s.Event) -> None:
     expected = ["CloseInputs"] if phase is P.RUNNING else []
-    assert heard(at(phase).handle(c.Drain())) == expected
+    assert heard(at(phase).handle(word)) == expected
+
+
+@pytest.mark.parametrize("paused", [0, 1])
+@pytest.mark.parametrize("phase", TOLD_TO_END)
+def test_pause_holds_a_running_worker_only(phase: Phase, paused: int) -> None:
+    expected = [s.Hold("a", bool(paused))] if phase is P.RUNNING else []
+    assert at(phase).handle(c.Pause("a", paused)) == expected
 
 
 def test_only_the_first_failure_is_told() -> None:
@@ -223,7 +265,8 @@ def test_an_error_names_what_was_expected_and_what_was_got() -> None:
     with pytest.raises(ProtocolError) as caught:
         at(P.FLUSHING).handle(Simple.WELCOMED)
     assert str(caught.value) == (
-        "worker in phase flushing: expected one of Drain, FLUSHED, HookRaised, got WELCOMED"
+        "worker in phase flushing: expected one of Drain, DrainNode, FLUSHED, HookRaised, Pause, "
+        "got WELCOMED"
     )
 
 

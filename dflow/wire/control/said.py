@@ -193,7 +193,10 @@ class Locate(Control):
 
 @dataclass(frozen=True, slots=True)
 class PauseRequest(Control):
-    """Let a node take no more data (``paused`` 1), or go on (0); answered by `Answer`."""
+    """Let a node take no more data (``paused`` 1), or go on (0); answered by `Answer`.
+
+    With ``paused`` 0 and no ``node``, every node goes on.
+    """
 
     code: ClassVar[int] = 24
     request: int

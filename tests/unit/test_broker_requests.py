@@ -1,0 +1,178 @@
+"""What may be asked of a run under way: pausing and draining one node, and who may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from dflow.broker.events import DrainRequested
+from dflow.broker.lifecycle import Phase
+from dflow.graph.plan import WorkerId
+from dflow.wire import control as c
+from tests.unit.broker_pair import Fleet, chain, diamond, make_plan
+from tests.unit.test_broker_end import running
+
+CHAIN = chain("a", "b", "c", b=2)
+ASKED: list[Callable[[int, str], c.Control]] = [
+    lambda request, node: c.PauseRequest(request, node, 1),
+    c.DrainNodeRequest,
+]
+
+
+def ask(fleet: Fleet, message: c.Control) -> None:
+    """Ask as the launching process."""
+    fleet.say(fleet.fake("run"), message)
+
+
+def answers(fleet: Fleet) -> dict[int, str]:
+    """Return what the launching process was answered, by request."""
+    return {m.request: m.error for m in fleet.fake("run").heard if isinstance(m, c.Answer)}
+
+
+def told(fleet: Fleet, kind: type[c.Control]) -> list[tuple[str, c.Control]]:
+    """Return who was told a message of ``kind``, in order."""
+    return [(str(to), m) for to, m in fleet.sent if isinstance(m, kind)]
+
+
+def paused(fleet: Fleet) -> list[str]:
+    """Return the nodes that show as paused."""
+    return [node.name for node in fleet.state.status().nodes if node.paused]
+
+
+# --- pause and resume ---------------------------------------------------------------------
+
+
+def test_pausing_tells_every_replica_and_shows_in_the_status() -> None:
+    fleet = running(CHAIN)
+    ask(fleet, c.PauseRequest(1, "b", 1))
+    assert told(fleet, c.Pause) == [("b[0]", c.Pause("b", 1)), ("b[1]", c.Pause("b", 1))]
+    assert answers(fleet) == {1: ""}
+    assert paused(fleet) == ["b"]
+
+
+def test_resuming_tells_them_again_and_ends_the_show() -> None:
+    fleet = running(CHAIN)
+    ask(fleet, c.PauseRequest(1, "b", 1))
+    fleet.sent.clear()
+    ask(fleet, c.PauseRequest(2, "b", 0))
+    assert told(fleet, c.Pause) == [("b[0]", c.Pause("b", 0)), ("b[1]", c.Pause("b", 0))]
+    assert answers(fleet) == {1: "", 2: ""}
+    assert paused(fleet) == []
+
+
+def test_pausing_twice_and_resuming_what_goes_on_are_no_mistakes() -> None:
+    fleet = running(CHAIN)
+    for request, on in enumerate((0, 1, 1, 0, 0), start=1):
+        ask(fleet, c.PauseRequest(request, "a", on))
+    assert set(answers(fleet).values()) == {""}
+    assert paused(fleet) == []
+
+
+def test_everybody_goes_on_at_once_when_no_node_is_named() -> None:
+    fleet = running(CHAIN)
+    ask(fleet, c.PauseRequest(1, "c", 1))
+    ask(fleet, c.PauseRequest(2, "a", 1))
+    fleet.sent.clear()
+    ask(fleet, c.PauseRequest(0, "", 0))
+    assert told(fleet, c.Pause) == [("a[0]", c.Pause("a", 0)), ("c[0]", c.Pause("c", 0))]
+    assert paused(fleet) == []
+
+
+@pytest.mark.parametrize("by", [c.DrainRequest(5.0), None], ids=["handle", "signal"])
+def test_a_drain_lets_the_paused_go_on_before_it_ends_anybody(by: c.Control | None) -> None:
+    fleet = running(CHAIN)
+    ask(fleet, c.PauseRequest(1, "a", 1))
+    ask(fleet, c.PauseRequest(2, "b", 1))
+    fleet.sent.clear()
+    if by is not None:
+        ask(fleet, by)
+    else:
+        fleet.feed(DrainRequested())
+    heard = [type(m) for m in fleet.fake("a").heard if not isinstance(m, c.Ping)]
+    assert heard[-3:] == [c.Pause, c.Pause, c.Drain]
+    assert told(fleet, c.Pause)[0] == ("a[0]", c.Pause("a", 0))
+    assert len(told(fleet, c.Pause)) == 3
+    assert paused(fleet) == []
+
+
+def test_an_abort_ends_a_paused_node_without_further_words() -> None:
+    fleet = running(CHAIN)
+    ask(fleet, c.PauseRequest(1, "b", 1))
+    ask(fleet, c.AbortRequest("enough"))
+    assert fleet.ended().outcome == "aborted"
+    assert paused(fleet) == []
+
+
+@pytest.mark.parametrize("make", ASKED, ids=["pause", "drain"])
+@pytest.mark.parametrize(
+    ("node", "error"),
+    [
+        ("bb", "no node 'bb'; did you mean 'b'? (the nodes are a, b, c)"),
+        ("run", "no node 'run' (the nodes are a, b, c)"),
+        ("a", "a: the node has ended"),
+    ],
+)
+def test_what_cannot_be_done_is_answered_with_the_reason(
+    make: Callable[[int, str], c.Control], node: str, error: str
+) -> None:
+    fleet = running(CHAIN)
+    fleet.say(fleet.fake("a"), c.Drained())
+    ask(fleet, make(7, node))
+    assert answers(fleet) == {7: error}
+    assert told(fleet, c.Pause) == told(fleet, c.DrainNode) == []
+
+
+def test_a_replica_that_has_ended_is_not_told_while_its_twin_is() -> None:
+    fleet = running(CHAIN)
+    fleet.say(fleet.fakes[WorkerId("b", 0)], c.Drained())
+    ask(fleet, c.PauseRequest(1, "b", 1))
+    assert [to for to, _ in told(fleet, c.Pause)] == ["b[1]"]
+    assert answers(fleet) == {1: ""}
+
+
+def test_nothing_is_paused_once_the_run_drains() -> None:
+    fleet = running(CHAIN)
+    fleet.feed(DrainRequested())
+    ask(fleet, c.PauseRequest(1, "b", 1))
+    assert answers(fleet) == {1: "b: expected a run that goes on; it is draining"}
+
+
+# --- draining one node ---------------------------------------------------------------------
+
+
+def test_draining_a_node_ends_the_sources_it_is_fed_from_and_no_others() -> None:
+    plan = make_plan([("a", "b"), ("b", "c"), ("x", "c"), ("y", "z")], {"a": 2})
+    fleet = running(plan)
+    ask(fleet, c.DrainNodeRequest(1, "c"))
+    assert told(fleet, c.DrainNode) == [
+        ("a[0]", c.DrainNode("a")),
+        ("a[1]", c.DrainNode("a")),
+        ("x[0]", c.DrainNode("x")),
+    ]
+    assert answers(fleet) == {1: ""}
+    assert fleet.state.phase is Phase.RUNNING
+
+
+def test_draining_what_only_the_outside_feeds_ends_its_inputs() -> None:
+    fleet = running(make_plan([("a", "b")], extra=["lone"]))
+    ask(fleet, c.DrainNodeRequest(1, "lone"))
+    assert told(fleet, c.DrainNode) == [("lone[0]", c.DrainNode("lone"))]
+
+
+def test_draining_a_node_lets_those_on_the_way_to_it_go_on() -> None:
+    fleet = running(diamond())
+    for request, node in enumerate("abd", start=1):
+        ask(fleet, c.PauseRequest(request, node, 1))
+    fleet.sent.clear()
+    ask(fleet, c.DrainNodeRequest(4, "b"))
+    assert [to for to, _ in told(fleet, c.Pause)] == ["a[0]", "b[0]", "b[1]"]
+    assert paused(fleet) == ["d"]
+
+
+def test_a_worker_may_not_ask_for_any_of_it() -> None:
+    fleet = running(CHAIN)
+    for message in (c.PauseRequest(1, "b", 1), c.DrainNodeRequest(2, "b")):
+        fleet.say(fleet.fake("a"), message)
+    assert fleet.state.ignored["unexpected"] == 2
+    assert told(fleet, c.Pause) == told(fleet, c.DrainNode) == []
