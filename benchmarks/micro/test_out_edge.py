@@ -13,8 +13,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.micro.wireless import CAPACITY, MESSAGES
 from dflow.flow.out_edge import OutEdge
-from dflow.flow.policy import share_out
+from dflow.flow.sharing import share_out
 from dflow.wire.codec import Codec
+from dflow.wire.frames import pack_batch
 
 pytestmark = pytest.mark.benchmark(min_rounds=50, warmup=True)
 CODEC = Codec()
@@ -22,7 +23,13 @@ CODEC = Codec()
 
 def make_edge(replicas: int, key: Any = None) -> OutEdge:
     """Return the sending half of an edge to ``replicas`` receivers."""
-    return OutEdge(0, "a.out->b.in", range(replicas), CAPACITY, 1 << 26, 1, key)
+    return OutEdge(0, "a.out->b.in", range(replicas), CAPACITY, 1 << 26, key)
+
+
+def pack(edge: OutEdge) -> None:
+    """Make frames of what has credit, as the worker does."""
+    for number, first, payloads, _ in edge.flush(0):
+        pack_batch(number, 1, first, payloads, 0)
 
 
 def settle(edge: OutEdge) -> None:
@@ -41,7 +48,8 @@ def test_one_message_is_queued_cut_framed_and_credited(
 
     def one() -> None:
         lane.push(payload)
-        for number, _ in edge.flush(0):
+        for number, first, payloads, _ in edge.flush(0):
+            pack_batch(number, 1, first, payloads, 0)
             window = edge.windows[number]
             edge.on_credit(number, window.sent, window.sent_bytes, window.sent)
 
@@ -57,7 +65,7 @@ def test_a_batch_is_shared_out_over_eight_replicas(benchmark: BenchmarkFixture) 
     def batch() -> None:
         for payload in payloads:
             lane.push(payload)
-        edge.flush(0)
+        pack(edge)
         settle(edge)
 
     benchmark(batch)
@@ -71,7 +79,7 @@ def test_a_batch_is_routed_by_key_to_eight_replicas(benchmark: BenchmarkFixture)
     def batch() -> None:
         for message in MESSAGES:
             edge.lane_for(message, encode).push(b"payload")
-        edge.flush(0)
+        pack(edge)
         settle(edge)
 
     benchmark(batch)

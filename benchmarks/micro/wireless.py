@@ -9,7 +9,7 @@ from dflow.flow.in_edge import InChannel
 from dflow.flow.out_edge import OutEdge
 from dflow.message import Priority
 from dflow.wire.codec import Codec
-from dflow.wire.frames import parse, parse_credit
+from dflow.wire.frames import pack_batch, parse, parse_credit
 
 __all__ = ["BATCH", "MESSAGES", "Edge"]
 
@@ -25,12 +25,15 @@ class Edge:
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
-        self.out = OutEdge(0, "a.out->b.in", (0,), CAPACITY, 1 << 26, 1)
+        self.out = OutEdge(0, "a.out->b.in", (0,), CAPACITY, 1 << 26)
         self.into = InChannel(0, "a.out->b.in", "in", Priority.NORMAL, CAPACITY, 1 << 26, 1)
 
     def send(self) -> list[bytes]:
         """Return the frames that have credit."""
-        return [frame for _, frame in self.out.flush(wall_ns())]
+        return [
+            pack_batch(number, 1, first, payloads, wall_ns())
+            for number, first, payloads, _ in self.out.flush(0)
+        ]
 
     def arrive(self, frames: list[bytes]) -> None:
         """Put frames into the inbox."""

@@ -14,17 +14,31 @@ because credit is only ever spent by `cut`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from dflow.flow.credit import SendWindow
-from dflow.flow.policy import share_out
+from dflow.flow.sharing import share_out
+from dflow.wire.notes import NO_NOTES, Notes
 
-__all__ = ["MAX_BATCH", "MAX_BATCH_BYTES", "Lane"]
+__all__ = ["MAX_BATCH", "MAX_BATCH_BYTES", "Cut", "Lane"]
 
 MAX_BATCH = 512
 """Messages a batch; 1,000 and more are slower (cache), 100 to 500 best (DESIGN §11)."""
 
 MAX_BATCH_BYTES = 64 * 1024
 """Payload bytes a batch, unless a single message is larger."""
+
+
+class Cut(NamedTuple):
+    """A batch ready to be sent on ``channel``; its first message has number ``first`` there.
+
+    ``payloads`` may be empty if there are ``notes``. A named tuple, as it is made once a batch.
+    """
+
+    channel: int
+    first: int
+    payloads: Sequence[bytes]
+    notes: Notes = NO_NOTES
 
 
 class Lane:

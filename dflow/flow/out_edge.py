@@ -1,4 +1,4 @@
-"""The sending half of an edge: which lane a message takes, and the frames that leave.
+"""The sending half of a plain edge: which lane a message takes, and the batches that leave.
 
 An unkeyed edge has one lane over all its channels; a keyed edge has one lane a channel, so
 that every message of a key goes to the same replica. The hash of a key is the CRC-32 of its
@@ -12,11 +12,10 @@ from typing import Any
 from zlib import crc32
 
 from dflow.errors import OptionError
-from dflow.flow.batch import Lane
+from dflow.flow.batch import Cut, Lane
 from dflow.flow.credit import SendWindow
-from dflow.wire.frames import pack_batch, pack_end
 
-__all__ = ["OutEdge", "key_slot"]
+__all__ = ["OutEdge", "key_bytes", "key_slot"]
 
 _UNORDERED = (set, frozenset, dict)
 _CONTAINERS = (*_UNORDERED, tuple, list)
@@ -28,9 +27,14 @@ def key_slot(key: Any, slots: int, encode: Callable[[Any], bytes]) -> int:
     Raises `OptionError` for a key whose encoding has no defined order (a set or dict, or a
     tuple or list with one in it).
     """
+    return crc32(key_bytes(key, encode)) % slots
+
+
+def key_bytes(key: Any, encode: Callable[[Any], bytes]) -> bytes:
+    """Return what identifies ``key`` everywhere; raises `OptionError` as `key_slot` does."""
     if isinstance(key, _CONTAINERS):
         _refuse_unordered(key)
-    return crc32(encode(key)) % slots
+    return encode(key)
 
 
 def _refuse_unordered(key: Any) -> None:
@@ -45,13 +49,16 @@ def _refuse_unordered(key: Any) -> None:
 
 
 class OutEdge:
-    """One edge at one sender replica.
+    """One edge at one sender replica, whose messages wait in lanes for credit.
 
     ``channels`` are the channel numbers, ``windows`` their credit, in replica order.
+    ``news``: nothing to tell the receivers beside messages.
     """
 
+    news = False
+
     __slots__ = (
-        "_place", "channels", "closed", "ended", "epoch", "id", "index", "key", "lanes", "windows",
+        "_place", "channels", "closed", "ended", "id", "index", "key", "lanes", "windows",
     )  # fmt: skip
 
     def __init__(
@@ -61,13 +68,11 @@ class OutEdge:
         channels: Sequence[int],
         capacity: int,
         max_bytes: int,
-        epoch: int,
         key: Callable[[Any], Any] | None = None,
     ) -> None:
         self.index = index
         self.id = edge_id
         self.channels = tuple(channels)
-        self.epoch = epoch
         self.key = key
         self.windows = tuple(SendWindow(capacity, max_bytes) for _ in channels)
         if key is None:
@@ -109,16 +114,24 @@ class OutEdge:
         """The most messages that were waiting or in flight at once."""
         return sum(lane.peak for lane in self.lanes)
 
-    def flush(self, sent_ns: int) -> list[tuple[int, bytes]]:
-        """Return ``(channel number, frame)`` of everything that has credit."""
-        frames: list[tuple[int, bytes]] = []
-        keyed = self.key is not None
-        for position, lane in enumerate(self.lanes):
-            for index, payloads, first in lane.cut():
-                number = self.channels[position if keyed else index]
-                frame = pack_batch(number, self.epoch, first, payloads, sent_ns)
-                frames.append((number, frame))
-        return frames
+    @property
+    def emitted(self) -> int:
+        """Messages emitted that this edge was to carry."""
+        return self.offered
+
+    def flush(self, now: int) -> list[Cut]:
+        """Return everything that has credit; ``now`` does not matter here.
+
+        The caller must send what it gets, in order.
+        """
+        if self.key is None:
+            channels = self.channels
+            return [Cut(channels[i], first, batch) for i, batch, first in self.lanes[0].cut()]
+        return [
+            Cut(number, first, batch)
+            for number, lane in zip(self.channels, self.lanes, strict=True)
+            for _, batch, first in lane.cut()
+        ]
 
     def on_credit(self, channel: int, taken: int, taken_bytes: int, done: int) -> None:
         """Take in a report; raises `ProtocolError` and changes nothing if it is impossible."""
@@ -126,15 +139,15 @@ class OutEdge:
         if self.windows[at].report(taken, taken_bytes, done):
             self.lanes[at if self.key is not None else 0].update()
 
-    def end(self, sent_ns: int) -> list[tuple[int, bytes]]:
-        """Return the END frames, once, after everything was flushed."""
+    def end(self) -> list[tuple[int, int]]:
+        """Return what END says, (channel number, messages sent), once everything was flushed.
+
+        Once: later calls return nothing.
+        """
         if self.ended or self.waiting:
             return []
         self.ended = True
-        return [
-            (number, pack_end(number, self.epoch, window.sent, sent_ns))
-            for number, window in zip(self.channels, self.windows, strict=True)
-        ]
+        return [(n, window.sent) for n, window in zip(self.channels, self.windows, strict=True)]
 
     @property
     def settled(self) -> bool:

@@ -195,7 +195,6 @@ class Handle:
                 [number for number, _ in rows],
                 DEFAULT_CAPACITY,
                 DEFAULT_MAX_BYTES,
-                self._epoch,
                 self._key_of(node, port),
             )
             self._sends[node, port] = edge

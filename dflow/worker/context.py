@@ -17,6 +17,7 @@ from dflow.flow.batch import Lane
 from dflow.flow.out_edge import OutEdge
 from dflow.graph.checking import checker
 from dflow.message import Headers
+from dflow.worker.offering import Offering
 
 if TYPE_CHECKING:
     from loguru import Logger
@@ -174,16 +175,19 @@ def make_emitters(
     for port, output in node.outputs.items():
         check = checker(output.type, f"{node.name}.{port}") if check_types else None
         edges = [e for e in plane.outbound.edges if plane.plan.edges[e.index].output == port]
+        plain = [edge for edge in edges if isinstance(edge, OutEdge)]
         if not edges:
             found.unconsumed.append(Unconsumed())
             emit: Emit = found.unconsumed[-1]
-        elif len(edges) == 1 and edges[0].key is None:
-            direct = Direct(edges[0].lanes[0], encode, plane.attend)
+        elif len(edges) == len(plain) == 1 and plain[0].key is None:
+            direct = Direct(plain[0].lanes[0], encode, plane.attend)
             emit = _emit_to_lane(direct)
             if check is None:
                 found.direct[port] = direct
+        elif len(plain) == len(edges):
+            emit = _emit_to_edges(plain, plane.attend, encode)
         else:
-            emit = _emit_to_edges(edges, plane.attend, encode)
+            emit = Offering(edges, plane, encode)
         found.by_port[port] = emit if check is None else _checked(check, emit)
     return found
 

@@ -123,6 +123,7 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
     configure_worker(pulse.post_log, worker, config.run_id, config.options.log_level)
     log = logger.bind(node=worker.node, replica=worker.replica, run_id=config.run_id)
     ctx = Context(worker.node, worker.replica, config.run_id, log)
+    codec = Codec(config.graph.types())
     plane = DataPlane(
         config.plan,
         worker,
@@ -130,8 +131,9 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
         epoch=config.epoch,
         edge_key=config.graph.edge_key,
         on_violation=lambda text: loop.violated(text),
+        codec=codec,
+        edge_merge=config.graph.merge,
     )
-    codec = Codec(config.graph.types())
     try:
         node = config.graph.nodes[worker.node].fresh()
     except Exception as error:  # noqa: BLE001  # whatever the user's class raises

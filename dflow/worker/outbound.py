@@ -5,26 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from dflow.clock import wall_ns
+from dflow.clock import monotonic_ns, wall_ns
 from dflow.errors import ProtocolError
+from dflow.flow.batch import Cut
 from dflow.flow.out_edge import OutEdge
-from dflow.graph.plan import Plan, WorkerId
+from dflow.flow.queue_edge import EdgeCode, QueueEdge
+from dflow.graph.plan import EdgePlan, Plan, WorkerId
 from dflow.transport.link import OutLink
 from dflow.transport.poller import Poller
 from dflow.wire import frames as f
+from dflow.wire.codec import Codec
+from dflow.wire.notes import NO_NOTES, pack_notes
 
-__all__ = ["Outbound"]
+__all__ = ["Edge", "Merge", "Outbound"]
+
+Edge = OutEdge | QueueEdge
+Merge = Callable[[Any, Any], Any]
 
 
 class Outbound:
     """Every outgoing channel of one participant.
 
-    ``full`` after a `flush` says whether some edge has no credit for another message.
+    ``full`` after a `flush` says whether some edge has no credit for another message,
+    ``hungry`` whether credit would let something leave.
     """
 
     __slots__ = (
-        "_edge_of", "_epoch", "_on_violation", "_poller", "_token", "_unwelcomed",
-        "edges", "flushes", "full", "links",
+        "_codec", "_edge_of", "_epoch", "_on_violation", "_poller", "_token", "_unwelcomed",
+        "edges", "flushes", "full", "hungry", "links",
     )  # fmt: skip
 
     def __init__(
@@ -37,7 +45,10 @@ class Outbound:
         epoch: int,
         edge_key: Callable[[int], Callable[[Any], Any] | None],
         on_violation: Callable[[str], None],
+        codec: Codec | None = None,
+        edge_merge: Callable[[str], Merge | None] = lambda edge_id: None,
     ) -> None:
+        self._codec = codec or Codec()
         self._poller = poller
         self._token = token
         self._epoch = epoch
@@ -46,19 +57,25 @@ class Outbound:
         self.links: dict[int, OutLink] = {}
         self.flushes = 0  # how the pulse sees that the main thread keeps flushing
         self.full = False
-        self.edges = [
-            OutEdge(
-                edge.index,
-                edge.id,
-                [c.number for c in plan.channels if c.edge == edge.index and c.sender == me],
-                edge.capacity,
-                edge.max_bytes,
-                epoch,
-                edge_key(edge.index),
-            )
-            for edge in plan.out_edges(me.node)
-        ]
+        self.hungry = False
+        self.edges: list[Edge] = []
+        for edge in plan.out_edges(me.node):
+            numbers = [c.number for c in plan.channels if c.edge == edge.index and c.sender == me]
+            self.edges.append(self.make(edge, numbers, edge_key(edge.index), edge_merge(edge.id)))
         self._edge_of = {number: edge for edge in self.edges for number in edge.channels}
+
+    def make(
+        self,
+        edge: EdgePlan,
+        channels: list[int],
+        key: Callable[[Any], Any] | None,
+        merge: Merge | None,
+    ) -> Edge:
+        """Return the sending half of an edge, not yet added."""
+        if edge.queued:
+            code = EdgeCode(self._codec.encode, self._codec.decode, key, merge)
+            return QueueEdge(edge, channels, code)
+        return OutEdge(edge.index, edge.id, channels, edge.capacity, edge.max_bytes, key)
 
     def open(self, rows: Iterable[Any]) -> None:
         """Connect channels, rows of [number, endpoint], and introduce them to their receivers."""
@@ -69,7 +86,7 @@ class Outbound:
             self._poller.add(link.socket, link)
             link.send(f.pack_hello(number, self._epoch, self._token))
 
-    def add(self, edge: OutEdge, rows: Iterable[Any]) -> None:
+    def add(self, edge: Edge, rows: Iterable[Any]) -> None:
         """Add an edge that was not planned (messages sent from outside)."""
         self.edges.append(edge)
         self._edge_of |= dict.fromkeys(edge.channels, edge)
@@ -82,19 +99,30 @@ class Outbound:
 
     def flush(self) -> None:
         """Send everything that has credit."""
-        full = False
+        full = hungry = False
         for edge in self.edges:
-            if edge.waiting:
-                for number, frame in edge.flush(wall_ns()):
-                    self.links[number].send(frame)
+            if edge.waiting or edge.news:
+                for cut in edge.flush(monotonic_ns()):
+                    self._send(cut)
+                hungry = hungry or edge.waiting > 0
             full = full or edge.full
         self.full = full
+        self.hungry = hungry
         self.flushes += 1
+
+    def _send(self, cut: Cut) -> None:
+        number, first, payloads, notes = cut
+        if notes is NO_NOTES:
+            frame = f.pack_batch(number, self._epoch, first, payloads, wall_ns())
+        else:
+            said = pack_notes(notes)
+            frame = f.pack_noted(number, self._epoch, first, payloads, wall_ns(), said)
+        self.links[number].send(frame)
 
     def pump(self) -> None:
         """Flush, and take in credit reports if that left something without credit."""
         self.flush()
-        if self.full:
+        if self.full or self.hungry:
             for link in self.links.values():
                 while (data := link.receive()) is not None:
                     self._on_report(link.number, data)
@@ -121,15 +149,15 @@ class Outbound:
 
     @property
     def unsent(self) -> bool:
-        """Whether messages are still waiting to be sent."""
-        return any(edge.waiting for edge in self.edges)
+        """Whether anything is still waiting to be sent."""
+        return any(edge.waiting or edge.news for edge in self.edges)
 
     def end(self) -> None:
         """Send END on every channel."""
         now = wall_ns()
         for edge in self.edges:
-            for number, frame in edge.end(now):
-                self.links[number].send(frame)
+            for number, sent in edge.end():
+                self.links[number].send(f.pack_end(number, self._epoch, sent, now))
 
     def _on_report(self, number: int, data: bytes) -> None:
         edge = self._edge_of[number]

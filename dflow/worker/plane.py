@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import Any
 
-from dflow.clock import cpu_ns
+from dflow.clock import cpu_ns, monotonic_ns
+from dflow.flow.queue_edge import QueueEdge
 from dflow.graph.plan import Plan, WorkerId
 from dflow.stats import InChannelStats, NodeStats, OutChannelStats, WorkerStats
 from dflow.transport.link import InLink, OutLink
 from dflow.transport.poller import Poller, Wakeup
+from dflow.wire.codec import Codec
 from dflow.worker.inbound import Inbound
-from dflow.worker.outbound import Outbound
+from dflow.worker.outbound import Merge, Outbound
 
 __all__ = ["DataPlane", "Gate"]
 
@@ -35,7 +37,8 @@ class DataPlane:
     """Every channel of one participant.
 
     ``on_violation(text)`` is called when a planned peer breaks the protocol: data may be
-    missing, so the run must end.
+    missing, so the run must end. ``codec`` is used by the thread that emits; ``edge_merge`` tells
+    the function of a coalescing edge by its id.
     """
 
     def __init__(
@@ -47,6 +50,8 @@ class DataPlane:
         epoch: int,
         edge_key: Callable[[int], Callable[[Any], Any] | None],
         on_violation: Callable[[str], None],
+        codec: Codec | None = None,
+        edge_merge: Callable[[str], Merge | None] = lambda edge_id: None,
     ) -> None:
         self.plan = plan
         self.lock = Lock()
@@ -66,6 +71,8 @@ class DataPlane:
             epoch=epoch,
             edge_key=edge_key,
             on_violation=on_violation,
+            codec=codec,
+            edge_merge=edge_merge,
         )
 
     def receive(self, ready: Iterable[Any]) -> None:
@@ -104,6 +111,8 @@ class DataPlane:
     def stats(self, node: NodeStats) -> WorkerStats:
         """Return every counter of the edges, with those of the node."""
         edges = list(self.outbound.edges)
+        queued = [edge for edge in edges if isinstance(edge, QueueEdge)]
+        now = monotonic_ns()
         return WorkerStats(
             node,
             {edge.index: edge.offered for edge in edges},
@@ -120,6 +129,8 @@ class DataPlane:
                 )
                 for ch in list(self.inbound.channels.values())
             ),
+            {edge.index: edge.fates for edge in queued},
+            {edge.index: edge.queue_stats(now) for edge in queued},
             cpu_ns=cpu_ns(),
         )
 

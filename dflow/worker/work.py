@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dflow.clock import monotonic_ns
 from dflow.errors import PortError
+from dflow.flow.queue_edge import QueueEdge
 from dflow.stats import NodeStats, WorkerStats
 from dflow.worker.aio import AsyncRunner, AsyncSource
 from dflow.worker.context import Context, make_emitters, refusing_emitters
@@ -71,6 +72,9 @@ class Work:
         self._emit = self._emitters.get(port) or self._refuse_results(outputs)
         self._direct = emitters.direct.get(port)
         self._handlers = {port: node.bind(port, ctx) for port in node.inputs}
+        for edge in plane.outbound.edges:
+            if isinstance(edge, QueueEdge):
+                edge.on_merge_error = partial(self._log_error, where=f"coalesce of {edge.id}")
         self.dispatch = Dispatcher(
             self._handlers,
             self._emit,
@@ -374,7 +378,7 @@ class Work:
         parts = [p for p in (self.dispatch, self._source, self.tasks) if p is not None]
         emitted: dict[str, int] = {}
         for edge in plane.outbound.edges:
-            emitted[plane.plan.edges[edge.index].output] = edge.offered
+            emitted[plane.plan.edges[edge.index].output] = edge.emitted
         unconsumed = sum(count.count for count in self._unconsumed)
         node = NodeStats(
             handled=self.dispatch.handled,

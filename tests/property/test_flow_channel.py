@@ -47,7 +47,7 @@ class ChannelPair(RuleBasedStateMachine):
         self.capacity, self.max_bytes = capacity, max_bytes
         numbers = range(FIRST, FIRST + receivers)
         key = (lambda message: message[1]) if keyed else None
-        self.edge = OutEdge(0, "a.out->b.in", numbers, capacity, max_bytes, EPOCH, key)
+        self.edge = OutEdge(0, "a.out->b.in", numbers, capacity, max_bytes, key)
         self.ends = {n: self._receiver(n) for n in numbers}
         self.wires: dict[int, deque[bytes]] = {n: deque() for n in numbers}
         self.reports: list[f.Frame] = []
@@ -74,10 +74,10 @@ class ChannelPair(RuleBasedStateMachine):
         self._flush()
 
     def _flush(self) -> int:
-        frames = list(self.edge.flush(1))
-        for number, frame in frames:
-            self.wires[number].append(frame)
-        return len(frames)
+        cuts = self.edge.flush(1)
+        for number, first, payloads, _ in cuts:
+            self.wires[number].append(f.pack_batch(number, EPOCH, first, payloads, 1))
+        return len(cuts)
 
     # --- the receivers ------------------------------------------------------------------------
 
@@ -211,10 +211,10 @@ class ChannelPair(RuleBasedStateMachine):
         assert sorted(m for got in self.got.values() for m in got) == self.given
         assert self.edge.settled
         assert not self.edge.full
-        for number, frame in self.edge.end(2):
-            self.ends[number].accept_end(f.parse(frame))
+        for number, sent in self.edge.end():
+            self.ends[number].accept_end(f.parse(f.pack_end(number, EPOCH, sent, 2)))
         assert all(end.exhausted for end in self.ends.values())
-        assert self.edge.end(3) == []
+        assert self.edge.end() == []
 
 
 def _machine() -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dflow.flow.policy import share_out
+from dflow.flow.sharing import share_out
 
 messages = st.integers(0, 200)
 some_rooms = st.lists(st.integers(-3, 50), min_size=1, max_size=6)

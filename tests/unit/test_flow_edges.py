@@ -16,6 +16,7 @@ from dflow.flow.out_edge import OutEdge, key_slot
 from dflow.message import Headers, Priority
 from dflow.wire import frames as f
 from dflow.wire.codec import Codec
+from dflow.wire.notes import NO_NOTES
 
 CODEC = Codec()
 encode = CODEC.encode
@@ -39,7 +40,7 @@ KEYS: list[tuple[Any, int]] = [
 
 def out_edge(channels: int = 1, capacity: int = 8, *, key: Any = None) -> OutEdge:
     """Return the sending half of an edge on channels 10, 11, …"""
-    return OutEdge(0, "a.out->b.in", range(10, 10 + channels), capacity, 1 << 20, 3, key)
+    return OutEdge(0, "a.out->b.in", range(10, 10 + channels), capacity, 1 << 20, key)
 
 
 def in_channel(number: int = 10, capacity: int = 8) -> InChannel:
@@ -93,9 +94,8 @@ def test_keyed_messages_go_to_the_lane_of_their_key() -> None:
     edge = out_edge(3, key=lambda value: value["user"])
     emit(edge, *({"user": user, "n": n} for n in range(4) for user in ("ann", "bob", "cat")))
     users_of: dict[int, set[str]] = {}
-    for number, frame in edge.flush(0):
-        parsed = f.parse(frame)
-        values = CODEC.decode_batch(parsed.body, parsed.count)
+    for number, _, payloads, _ in edge.flush(0):
+        values = [CODEC.decode(payload) for payload in payloads]
         users_of.setdefault(number, set()).update(value["user"] for value in values)
         assert [v["n"] for v in values] == sorted(v["n"] for v in values)
     assert sorted(user for users in users_of.values() for user in users) == ["ann", "bob", "cat"]
@@ -122,23 +122,23 @@ def test_an_unkeyed_edge_is_full_when_all_replicas_are() -> None:
 # --- sending ------------------------------------------------------------------------------------
 
 
-def test_frames_carry_channel_epoch_sequence_and_time() -> None:
+def test_batches_carry_their_channel_and_the_number_of_their_first_message() -> None:
     edge = out_edge()
     emit(edge, 1, 2)
-    first = [f.parse(frame) for _, frame in edge.flush(5)]
+    first = edge.flush(5)
     emit(edge, 3)
-    second = [f.parse(frame) for _, frame in edge.flush(6)]
-    seen = [(x.kind, x.channel, x.epoch, x.sequence, x.count, x.sent_ns) for x in first + second]
-    assert seen == [(f.BATCH, 10, 3, 0, 2, 5), (f.BATCH, 10, 3, 2, 1, 6)]
+    second = edge.flush(6)
+    seen = [(cut.channel, cut.first, len(cut.payloads), cut.notes) for cut in first + second]
+    assert seen == [(10, 0, 2, NO_NOTES), (10, 2, 1, NO_NOTES)]
 
 
 def test_credit_for_one_replica_of_a_keyed_edge_reopens_its_lane() -> None:
     edge = out_edge(2, capacity=1, key=lambda value: value)
     emit(edge, "x", "x")
-    ((number, _),) = edge.flush(0)
+    ((number, *_),) = edge.flush(0)
     assert list(edge.flush(0)) == []
     edge.on_credit(number, 1, len(encode("x")), 1)
-    assert [n for n, _ in edge.flush(0)] == [number]
+    assert [cut.channel for cut in edge.flush(0)] == [number]
 
 
 def test_an_impossible_report_names_what_was_expected() -> None:
@@ -151,15 +151,11 @@ def test_end_is_held_back_until_everything_was_flushed_and_said_once() -> None:
     edge = out_edge(2, capacity=1)
     emit(edge, 1, 2, 3)
     list(edge.flush(0))
-    assert edge.end(7) == []
+    assert edge.end() == []
     edge.on_credit(10, 1, 1, 1)
     list(edge.flush(0))
-    ends = [f.parse(frame) for _, frame in edge.end(7)]
-    assert [(x.kind, x.channel, x.sequence, x.sent_ns) for x in ends] == [
-        (f.END, 10, 2, 7),
-        (f.END, 11, 1, 7),
-    ]
-    assert edge.end(8) == []
+    assert edge.end() == [(10, 2), (11, 1)]
+    assert edge.end() == []
 
 
 def test_settled_means_reported_done_not_just_taken() -> None:

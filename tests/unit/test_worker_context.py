@@ -11,9 +11,9 @@ from loguru import logger
 from dflow import Context, Graph, Input, Node, Output, sink, source
 from dflow.errors import EncodeError, OptionError, PortError
 from dflow.flow.batch import MAX_BATCH
+from dflow.flow.out_edge import OutEdge
 from dflow.graph.plan import WorkerId
 from dflow.transport.endpoint import close_context
-from dflow.wire import frames as f
 from dflow.wire.codec import Codec
 from dflow.worker.context import Emit, Unconsumed, make_emitters
 from dflow.worker.plane import DataPlane
@@ -74,9 +74,8 @@ class Bench:
     def values(self, edge: int) -> list[Any]:
         """Return what waits on an edge."""
         found: list[Any] = []
-        for _, frame in self.plane.outbound.edges[edge].flush(0):
-            parsed = f.parse(frame)
-            found += self.codec.decode_batch(parsed.body, parsed.count)
+        for cut in self.plane.outbound.edges[edge].flush(0):
+            found += map(self.codec.decode, cut.payloads)
         return found
 
 
@@ -192,7 +191,9 @@ def test_a_key_leads_to_one_lane(bench: Callable[..., Bench]) -> None:
     one = bench(by_key)
     for number in range(12):
         one.emitters["even"]({"user": "ann", "n": number})
-    assert sorted(lane.waiting for lane in one.plane.outbound.edges[1].lanes) == [0, 0, 12]
+    keyed = one.plane.outbound.edges[1]
+    assert isinstance(keyed, OutEdge)
+    assert sorted(lane.waiting for lane in keyed.lanes) == [0, 0, 12]
     assert one.plane.outbound.edges[0].waiting == 12
 
 

@@ -15,6 +15,7 @@ import pytest
 from loguru import logger
 
 from dflow import Context, Graph, Input, Node, Output, sink, source
+from dflow.flow.out_edge import OutEdge
 from dflow.graph.plan import WorkerId
 from dflow.message import Priority
 from dflow.stats import WorkerStats
@@ -169,6 +170,7 @@ class Stage:
     def send(self, *values: Any, end: bool = False) -> None:
         """Send values to the replica, and END."""
         (edge,) = self.peer.outbound.edges
+        assert isinstance(edge, OutEdge)
         for value in values:
             edge.lanes[0].push(CODEC.encode(value))
 
@@ -459,6 +461,7 @@ def test_what_cannot_be_decoded_is_not_blamed_on_the_function_that_gets_it(
         one = receiving(stage, show().options(on_error=on_error))
         one.run()
         (edge,) = one.peer.outbound.edges
+        assert isinstance(edge, OutEdge)
         edge.lanes[0].push(b"\xc7\x01\x63x")  # an extension nobody knows
         one.send(1, end=True)
         if on_error == "stop":

@@ -153,6 +153,7 @@ def sockets(plane: DataPlane) -> list[zmq.Socket[bytes]]:
 def emit(plane: DataPlane, *values: Any) -> None:
     """Emit on the plane's only edge and flush."""
     (edge,) = plane.outbound.edges
+    assert isinstance(edge, OutEdge)
     for value in values:
         edge.lanes[0].push(CODEC.encode(value))
     plane.attend()
@@ -416,7 +417,7 @@ def outside(net: Net) -> DataPlane:
     """Return the launching process's plane with an edge to ``both``."""
     handle = net.plane(EXTERNAL)
     number = net.plan.external_channel("both", "in", 0)
-    edge = OutEdge(9, "run->both.in", [number], DEFAULT_CAPACITY, DEFAULT_MAX_BYTES, EPOCH)
+    edge = OutEdge(9, "run->both.in", [number], DEFAULT_CAPACITY, DEFAULT_MAX_BYTES)
     handle.outbound.add(edge, [[number, net.bound[int(Priority.NORMAL)]]])
     return handle
 

@@ -1,8 +1,4 @@
-"""How the messages of one lane are shared out over its channels.
-
-Overflow policies act here, at the sender, on what has no credit yet. ``block`` is the
-policy of this module: what does not fit stays in the lane and the node takes no input.
-"""
+"""How the messages of one lane or queue are shared out over its channels."""
 
 from __future__ import annotations
 

@@ -1,0 +1,62 @@
+"""Emit on an output some of whose edges let messages wait one by one.
+
+All or nothing: the value is encoded once, its place on every edge is found, and every edge that
+may refuse it is asked, before anything is pushed anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dflow.clock import monotonic_ns
+from dflow.errors import EdgeFull
+from dflow.flow.out_edge import OutEdge
+from dflow.flow.queue_edge import QueueEdge
+
+if TYPE_CHECKING:
+    from dflow.worker.plane import DataPlane
+
+__all__ = ["Offering"]
+
+
+class Offering:
+    """Emits on any mix of plain and queued edges. Called by the thread that owns the codec."""
+
+    __slots__ = ("_encode", "_plain", "_plane", "_queued")
+
+    def __init__(
+        self,
+        edges: Sequence[OutEdge | QueueEdge],
+        plane: DataPlane,
+        encode: Callable[[Any], bytes],
+    ) -> None:
+        self._plain = tuple(edge for edge in edges if isinstance(edge, OutEdge))
+        self._queued = tuple(edge for edge in edges if isinstance(edge, QueueEdge))
+        self._plane = plane
+        self._encode = encode
+
+    def __call__(
+        self, value: Any, *, id: str | None = None, tag: tuple[int, int] | None = None
+    ) -> None:
+        """Emit ``value``; raises `EncodeError`, what a key function does, and `EdgeFull`."""
+        payload = self._encode(value)
+        lanes = [edge.lane_for(value, self._encode) for edge in self._plain]
+        places = [(edge, edge.place(value)) for edge in self._queued]
+        size = len(payload)
+        refused: EdgeFull | None = None
+        with self._plane.lock:
+            if any(edge.crowded(place, size) for edge, place in places):
+                self._plane.pump()  # credit may have come back since
+            for edge, place in places:
+                refused = edge.refusal(place, size)
+                if refused is not None:
+                    raise refused
+            now = monotonic_ns()
+            wanted = False
+            for lane in lanes:
+                wanted = lane.push(payload) or wanted
+            for edge, place in places:
+                wanted = edge.offer(payload, place, now, id=id, tag=tag) or wanted
+            if wanted:
+                self._plane.pump()
