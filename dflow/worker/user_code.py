@@ -77,7 +77,7 @@ class UserCode:
             self.errors += 1
             if name == "on_start" or (self._stop and name != "on_stop"):
                 return HookRaised(name, describe(error), user_traceback(error))
-            self._say(error, name)
+            self.say(error, name)
         finally:
             self.busy_ns += monotonic_ns() - began
         return None if name == "on_stop" else self.raised
@@ -85,7 +85,7 @@ class UserCode:
     def failed(self, error: BaseException, where: str) -> None:
         """Deal with what a handler or source raised: log it, or end the run."""
         if not self._stop:
-            self._say(error, where)
+            self.say(error, where)
             return
         if self.raised is None:
             text = describe(error, self._emitted_by(where))
@@ -98,11 +98,12 @@ class UserCode:
         if line is not None:
             self._ctx.log.error("{}", line)
 
-    def _say(self, error: BaseException, where: str) -> None:
+    def say(self, error: BaseException, where: str) -> None:
+        """Log an error; the same one often is logged less often."""
         line = self._log.line(error, where, monotonic_ns(), self._emitted_by(where))
         if line is not None:
             self._ctx.log.error("{}", line)
 
     def _emitted_by(self, where: str) -> str:
         """Return which of this node's functions emitted a bad value; "" if another node did."""
-        return "" if where.startswith("decoding ") else place_of(self.emitter)
+        return "" if where.startswith(("decoding ", "coalesce ")) else place_of(self.emitter)

@@ -74,7 +74,7 @@ class Work:
         self._handlers = {port: node.bind(port, ctx) for port in node.inputs}
         for edge in plane.outbound.edges:
             if isinstance(edge, QueueEdge):
-                edge.on_merge_error = partial(self._log_error, where=f"coalesce of {edge.id}")
+                edge.on_merge_error = partial(self._code.say, where=f"coalesce of {edge.id}")
         self.dispatch = Dispatcher(
             self._handlers,
             self._emit,
