@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import psutil
 
-__all__ = ["MARK", "descendants", "eventually", "isolate", "leftovers"]
+__all__ = ["MARK", "descendants", "eventually", "isolate", "leftovers", "unheard"]
 
 MARK = "DFLOW_TEST_SESSION"
 _SHM = Path("/dev/shm")
@@ -32,6 +32,16 @@ def eventually(
         if time.monotonic() > deadline:
             raise AssertionError(f"expected {what} within {within_s} s, and it did not come true")
         pause.wait(0.005)
+
+
+def unheard() -> str:
+    """Return an endpoint nobody listens at, for links whose messages are to stay where they are.
+
+    It is not inproc: libzmq connects what is still pending there when its context ends, and
+    crashes at it now and then if something was sent (zeromq/libzmq#4544; two sockets with five
+    messages each are enough). Runs only use ipc and tcp.
+    """
+    return f"ipc://{tempfile.gettempdir()}/{uuid4().hex[:12]}"
 
 
 def isolate() -> Path:

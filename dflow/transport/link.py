@@ -7,6 +7,8 @@ marks stand above the credit windows, so credit is the only limiter.
 
 from __future__ import annotations
 
+import os
+import threading
 from typing import Any
 
 import zmq
@@ -18,7 +20,31 @@ from dflow.wire.frames import MAX_FRAME_BYTES
 __all__ = ["InLink", "OutLink"]
 
 _NOWAIT = zmq.NOBLOCK
-_COPY_BELOW = 64 * 1024
+
+_COPY_BELOW = 256 * 1024
+"""Frames from this size on are lent to libzmq instead of copied.
+
+Lending costs a message to pyzmq's collector thread and a wakeup there. Between two processes a
+frame of 64 KiB took 30 us of processor time copied and 38 lent, 256 KiB 81 and 88, 1 MiB 480 and
+350, and the call that sends 8 MiB 6 ms and 0.3.
+"""
+
+_lending = threading.Lock()
+_lending_pid = 0
+
+
+def _prepare_lending() -> None:
+    """Have pyzmq's collector of lent frames made by one thread.
+
+    It makes the socket by which frames come back, and the mutex for it, on first use and without
+    a lock. Two runs of one process that lend their first frames at the same time would make two,
+    and one would be closed while libzmq still uses it.
+    """
+    global _lending_pid
+    with _lending:
+        if _lending_pid != os.getpid():
+            zmq.Frame(b"first", copy=False)
+            _lending_pid = os.getpid()
 
 
 class OutLink:
@@ -45,6 +71,8 @@ class OutLink:
         if len(frame) < _COPY_BELOW:
             self._send(frame, _NOWAIT)
         else:
+            if _lending_pid != os.getpid():
+                _prepare_lending()
             self._send(frame, _NOWAIT, copy=False)
 
     def receive(self) -> bytes | None:

@@ -207,6 +207,11 @@ def test_only_transport_imports_zmq() -> None:
     assert others == []
 
 
+def test_runs_use_no_inproc_sockets() -> None:
+    users = [m.name for m in modules().values() if "inproc" in m.path.read_text()]
+    assert users == []  # see tests.support.unheard: their pending connections crash libzmq
+
+
 def test_pure_modules_touch_no_clock_thread_socket_log_or_chance() -> None:
     impure = [
         f"{module.name}:{found.line} imports {found.target}"

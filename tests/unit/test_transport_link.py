@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest
 import zmq
 
 from dflow.errors import OptionError, ProtocolError
+from dflow.transport import link
 from dflow.transport.endpoint import bind_router, close_context, context, fresh_endpoint
 from dflow.transport.link import InLink, OutLink
 from dflow.transport.poller import ConnectionWatch, Poller, Wakeup
+from tests.support import unheard
 
 PATIENCE_S = 5.0
 
@@ -30,11 +33,11 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[OutLi
 
 def readable(*links: OutLink | InLink) -> None:
     """Wait until every link has something to read."""
-    for link in links:
-        assert link.socket.poll(int(PATIENCE_S * 1000)), "expected a frame, got none in time"
+    for end in links:
+        assert end.socket.poll(int(PATIENCE_S * 1000)), "expected a frame, got none in time"
 
 
-@pytest.mark.parametrize("size", [1, 64 * 1024, 5_000_000])
+@pytest.mark.parametrize("size", [1, 64 * 1024, 256 * 1024, 5_000_000])
 def test_frames_go_both_ways_unchanged(pair: tuple[OutLink, InLink], size: int) -> None:
     sender, receiver = pair
     assert receiver.receive() is None
@@ -84,6 +87,42 @@ def test_credit_and_not_zeromq_limits_a_sender(pair: tuple[OutLink, InLink]) -> 
         assert received is not None
         got.append(int.from_bytes(received[1], "big"))
     assert got == list(range(500))
+
+
+def test_a_context_may_end_while_large_frames_are_on_their_way(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    for _ in range(50):
+        receiver = InLink(fresh_endpoint(str(tmp_path)), 100)
+        senders = [OutLink(number, receiver.endpoint) for number in range(3)]
+        senders.append(OutLink(3, unheard()))
+        for _ in range(rng.randrange(20)):
+            rng.choice(senders).send(bytes(rng.randrange(1, 600_000)))
+            if rng.random() < 0.3:
+                receiver.receive()
+        close_context()
+
+
+def test_two_threads_may_lend_their_first_frames_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "_lending_pid", 0)
+    made: list[bytes] = []
+    monkeypatch.setattr(zmq, "Frame", lambda data, copy: made.append(data))
+    both = threading.Barrier(2)
+
+    def lend() -> None:
+        sender = OutLink(0, unheard())
+        both.wait(PATIENCE_S)
+        sender.send(bytes(300_000))
+        sender.close()
+
+    threads = [threading.Thread(target=lend) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    close_context()
+    assert len(made) == 1
 
 
 def test_listening_where_one_cannot_is_an_option_error() -> None:

@@ -17,6 +17,7 @@ from dflow.transport.endpoint import close_context
 from dflow.wire.codec import Codec
 from dflow.worker.context import Emit, Unconsumed, make_emitters
 from dflow.worker.plane import DataPlane
+from tests.support import unheard
 
 
 class Splitter(Node):
@@ -61,7 +62,7 @@ class Bench:
             on_violation=lambda text: None,
         )  # fmt: skip
         outgoing = [c.number for c in plan.channels if c.sender == WorkerId("splitter")]
-        self.plane.outbound.open([number, "inproc://nobody-listens"] for number in outgoing)
+        self.plane.outbound.open([number, unheard()] for number in outgoing)
         self.codec = Codec()
         made = make_emitters(self.node, self.plane, self.codec.encode, **options)
         self.emitters, self.unconsumed, self.direct = made.by_port, made.unconsumed, made.direct

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +17,7 @@ from dflow.worker.context import Context
 from dflow.worker.plane import DataPlane
 from dflow.worker.pulse import Pulse
 from dflow.worker.work import Work
+from tests.support import unheard
 
 CODEC = Codec()
 
@@ -72,9 +72,7 @@ class Bench:
             edge_key=graph.edge_key,
             on_violation=pytest.fail,
         )
-        self.pulse = Pulse(
-            f"inproc://{secrets.token_hex(6)}", b"x", stats_interval_s=1, remote=False
-        )
+        self.pulse = Pulse(unheard(), b"x", stats_interval_s=1, remote=False)
         self.node: Any = graph.nodes[name].fresh()
         ctx = Context(name, 0, "run-1", logger)
         self.work = Work(self.node, ctx, self.plane, self.pulse, CODEC)
