@@ -2,20 +2,39 @@
 
 Batches stay encoded until they are handed out, so an inbox costs what arrived on the wire
 and no more. A batch is handed out in one piece and consumed message by message.
+
+Most channels hand out whatever comes first. A *picky* one looks at each message: it may have to
+wait for its turn (`dflow.flow.order`), or not be wanted any more: too old, cancelled, or lost
+because it could not be decoded. Such a message is passed over when its turn comes.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from dflow.errors import ProtocolError
 from dflow.flow.credit import ReceiveWindow
+from dflow.flow.order import Merge
 from dflow.message import Headers, Priority
 from dflow.wire.frames import Frame, array_header_size, pack_closed, pack_credit
+from dflow.wire.notes import NO_NOTES, Notes, parse_notes
 
-__all__ = ["Batch", "InChannel"]
+__all__ = ["LOST", "Batch", "InChannel", "Unwanted"]
+
+LOST = object()
+"""Stands among the values of a batch for a message that could not be decoded."""
+
+
+class Unwanted(Enum):
+    """Why a message is passed over."""
+
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    LOST = "lost"
 
 
 @dataclass(slots=True)
@@ -26,16 +45,23 @@ class Batch:
     count: int
     size_bytes: int
     headers: Headers
+    notes: Notes = NO_NOTES
     values: list[Any] | None = None
     position: int = 0
 
 
 class InChannel:
-    """One channel at its receiver. Invariant: done <= taken <= received."""
+    """One channel at its receiver. Invariant: done <= taken <= received.
+
+    ``expired`` and ``withdrawn`` count messages passed over (too old, cancelled); ``malformed``
+    what could not be decoded. ``cancelled`` are the sequences not to be handed out.
+    """
 
     __slots__ = (
-        "edge_id", "end_at", "epoch", "external", "inbox", "malformed", "number", "peer",
-        "port", "priority", "queued", "window",
+        "_last_number", "_numbered", "_place", "_ttl_ns",
+        "cancelled", "edge_id", "end_at", "epoch", "expired", "external", "inbox", "malformed",
+        "merge", "number", "peer", "picky", "port", "priority", "siblings", "window",
+        "withdrawn",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +75,8 @@ class InChannel:
         epoch: int,
         *,
         external: bool = False,
+        numbered: bool = False,
+        ttl_s: float | None = None,
     ) -> None:
         self.number = number
         self.edge_id = edge_id
@@ -60,16 +88,62 @@ class InChannel:
         self.inbox: deque[Batch] = deque()
         self.end_at: int | None = None
         self.peer: Any = None  # how the transport reaches the sender; None until its HELLO
-        self.queued = False  # whether it stands in the dispatcher's ready-queue
         self.malformed = 0
+        self.expired = 0
+        self.withdrawn = 0
+        self.cancelled: set[int] = set()
+        self.merge: Merge | None = None
+        self.siblings: tuple[InChannel, ...] = (self,)  # those of its merge, by their place in it
+        self.picky = ttl_s is not None
+        self._place = 0
+        self._numbered = numbered
+        self._last_number = -1
+        self._ttl_ns = None if ttl_s is None else int(ttl_s * 1e9)
+
+    def join(self, merge: Merge, siblings: tuple[InChannel, ...]) -> None:
+        """Hand out messages in the order of ``merge``, in which ``siblings`` have their places."""
+        self.merge = merge
+        self.siblings = siblings
+        self._place = siblings.index(self)
+        self.picky = True
 
     def accept(self, frame: Frame) -> None:
         """Queue a batch; raises `ProtocolError` and changes nothing if it is out of order."""
         self._check_open(frame)
-        size = len(frame.body) - array_header_size(frame.count)
-        self.window.receive(frame.sequence, frame.count, size)
-        headers = Headers(self.edge_id, frame.sequence, frame.sent_ns)
-        self.inbox.append(Batch(frame.body, frame.count, size, headers))
+        count = frame.count
+        notes = parse_notes(frame.notes, count) if len(frame.notes) else NO_NOTES
+        if notes or self._numbered or not count:
+            self._check_notes(frame, notes)
+        if count:
+            size = len(frame.body) - array_header_size(count)
+            self.window.receive(frame.sequence, count, size)
+            headers = Headers(self.edge_id, frame.sequence, frame.sent_ns)
+            self.inbox.append(Batch(frame.body, count, size, headers, notes))
+        if notes.numbers:
+            self._last_number = notes.numbers[-1]
+        if self.merge is not None:
+            self.merge.accept(self._place, count, notes)
+
+    def _check_notes(self, frame: Frame, notes: Notes) -> None:
+        """Raise `ProtocolError` unless the edge has such notes, and they can be true."""
+        if not frame.count and (not notes.completed or frame.sequence != self.window.received):
+            raise ProtocolError(f"edge {self.edge_id}: got a batch without messages")
+        if bool(notes.numbers) != (self._numbered and frame.count > 0):
+            said = "numbers" if self._numbered else "no numbers"
+            raise ProtocolError(f"edge {self.edge_id}: expected {said} of the messages")
+        last = self._last_number
+        for number in notes.numbers:
+            if number <= last:
+                raise ProtocolError(
+                    f"edge {self.edge_id}: expected a number beyond {last}, got {number}"
+                )
+            last = number
+        if notes.ages_ns and self._ttl_ns is None:
+            raise ProtocolError(f"edge {self.edge_id}: expected no ages, it has no ttl_s")
+        if self.merge is not None:
+            self.merge.check(self._place, notes)
+        elif notes.tags or notes.completed:
+            raise ProtocolError(f"edge {self.edge_id}: expected no tags, its sender is not ordered")
 
     def accept_end(self, frame: Frame) -> None:
         """Note that the sender is done; raises `ProtocolError` if messages are missing."""
@@ -80,6 +154,8 @@ class InChannel:
                 f"got {frame.sequence}"
             )
         self.end_at = frame.sequence
+        if self.merge is not None:
+            self.merge.end(self._place)
 
     def _check_open(self, frame: Frame) -> None:
         if self.end_at is not None:
@@ -97,13 +173,72 @@ class InChannel:
         if batch.position >= batch.count:
             self.window.taken_bytes += batch.size_bytes
             self.inbox.popleft()
+        if self.merge is not None:
+            self.merge.took(self._place, count)
 
-    def discard(self, count: int) -> None:
-        """Count ``count`` messages of the first batch as taken and done; its values lack them."""
-        self.inbox[0].count -= count
-        self.window.taken += count
+    # --- which messages --------------------------------------------------------------------------
+
+    @property
+    def deliverable(self) -> bool:
+        """Whether the first message may be handed out now."""
+        if self.merge is None:
+            return bool(self.inbox)
+        return bool(self.inbox) and self.merge.available(self._place, 1) > 0
+
+    def pick(self, most: int, wall_ns: int) -> tuple[Unwanted | None, int]:
+        """Return why, and how many of the first messages are to be passed over.
+
+        (None, n): the first n, ``most`` at most, may be handed out. Never reaches beyond the first
+        batch, nor what is `deliverable`; ``wall_ns`` is the time now.
+        """
+        batch = self.inbox[0]
+        begin = batch.position
+        why = self._unwanted(batch, begin, wall_ns)
+        left = batch.count - begin
+        limit = min(most, left) if why is None else left
+        if self.merge is not None:
+            limit = self.merge.available(self._place, limit)
+        for at in range(begin + 1, begin + limit):
+            if self._unwanted(batch, at, wall_ns) is not why:
+                return why, at - begin
+        return why, limit
+
+    def _unwanted(self, batch: Batch, at: int, wall_ns: int) -> Unwanted | None:
+        if self.cancelled and batch.headers.sequence + at in self.cancelled:
+            return Unwanted.CANCELLED
+        if self._ttl_ns is not None:
+            ages = batch.notes.ages_ns
+            age_ns = max(0, wall_ns - batch.headers.sent_ns) + (ages[at] if ages else 0)
+            if age_ns > self._ttl_ns:
+                return Unwanted.EXPIRED
+        if batch.values is not None and batch.values[at] is LOST:
+            return Unwanted.LOST
+        return None
+
+    def pass_over(self, why: Unwanted, count: int) -> None:
+        """Count ``count`` messages of the first batch as taken and done, though nobody saw them."""
+        if why is Unwanted.EXPIRED:
+            self.expired += count
+        elif why is Unwanted.CANCELLED:
+            self.withdrawn += count
+            self.cancelled.difference_update(range(self.window.taken, self.window.taken + count))
+        self.take(count)
         self.finish(count)
-        self.take(0)
+
+    def cancel(self, sequence: int) -> None:
+        """Do not hand out message ``sequence``, which is not taken yet."""
+        self.cancelled.add(sequence)
+        self.picky = True
+
+    def numbers(self, count: int) -> Sequence[int | None]:
+        """Return the number of each of the first ``count`` messages; None if outside the order."""
+        if self.merge is not None:
+            return self.merge.numbers(self._place, count)
+        batch = self.inbox[0]
+        found = batch.notes.numbers[batch.position : batch.position + count]
+        return found or (None,) * count
+
+    # --- what was done ---------------------------------------------------------------------------
 
     def finish(self, count: int) -> None:
         """Count the next ``count`` messages taken as done: their effects are safe."""

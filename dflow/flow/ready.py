@@ -20,7 +20,7 @@ Allowed = Callable[[InChannel], bool]
 
 
 class ReadyQueue:
-    """Channels with something in their inbox.
+    """Channels with something that may be handled.
 
     ``allowed`` restricts `pop` and `waiting` to the channels it is true for (those of a fused
     node that has credit); the others keep their places.
@@ -32,8 +32,8 @@ class ReadyQueue:
         self._queue: BandQueue[InChannel] = BandQueue()
 
     def push(self, channel: InChannel) -> None:
-        """Enqueue ``channel`` unless it stands in the queue or its inbox is empty."""
-        if channel.inbox:
+        """Enqueue ``channel`` unless it stands in the queue or nothing of it may be handled."""
+        if channel.deliverable:
             self._queue.push(channel, channel.priority)
 
     def pop(

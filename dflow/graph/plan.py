@@ -41,7 +41,8 @@ class NodePlan:
     """One node. ``level`` is its topological depth: sources are 0.
 
     ``input_bands`` holds for each of ``inputs`` the band of a message sent from outside.
-    ``band`` is the one the scheduler puts its workers in.
+    ``band`` is the one the scheduler puts its workers in. ``ordered``: its replicas together keep
+    the order of the inputs.
     """
 
     name: str
@@ -52,6 +53,7 @@ class NodePlan:
     outputs: tuple[str, ...]
     input_bands: tuple[int, ...] = ()
     band: int = int(Priority.NORMAL)
+    ordered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

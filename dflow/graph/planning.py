@@ -158,6 +158,7 @@ def _node(name: str, node: Node, level: int, edges: Sequence[EdgePlan]) -> NodeP
         outputs=tuple(node.outputs),
         input_bands=tuple(int(bands[port]) for port in node.inputs),
         band=int(_band(name, node, bands, edges)),
+        ordered=is_reordered(node.node_options),
     )
 
 

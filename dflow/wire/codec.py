@@ -87,23 +87,20 @@ class Codec:
             raise DecodeError(f"batch: expected an array of {count} payloads, got another")
         return values
 
-    def decode_each(
-        self, body: bytes | memoryview, count: int
-    ) -> tuple[list[Any], list[DecodeError]]:
-        """Return what can be decoded of a BATCH body, in order, and an error for each that can't.
+    def decode_each(self, body: bytes | memoryview, count: int) -> list[Any]:
+        """Return the values of a BATCH body, with a `DecodeError` for each that can't be decoded.
 
         Many times slower than `decode_batch`, for what that has refused. Raises `DecodeError`
         if the body cannot be split: then nothing says where a message begins.
         """
         data = bytes(body)
         values: list[Any] = []
-        errors: list[DecodeError] = []
         for begin, end in self._split(data, count):
             try:
                 values.append(self.decode(data[begin:end]))
             except DecodeError as error:
-                errors.append(error)
-        return values, errors
+                values.append(error)
+        return values
 
     def _split(self, data: bytes, count: int) -> list[tuple[int, int]]:
         """Return where each payload of a BATCH body begins and ends, without unpacking it."""

@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from dflow.clock import monotonic_ns
-from dflow.flow.in_edge import InChannel
 from dflow.worker.dispatch import OnError
+from dflow.worker.handling import Handling, current_task
 
 if TYPE_CHECKING:
     from dflow.worker.context import Emit
@@ -25,7 +25,7 @@ __all__ = ["AsyncRunner", "AsyncSource"]
 
 
 class AsyncRunner:
-    """Runs up to ``concurrency`` coroutines at once."""
+    """Runs up to ``concurrency`` coroutines at once; ``handling``: the messages they handle."""
 
     def __init__(
         self, concurrency: int, emit: Emit, on_error: OnError, blocked: Callable[[], bool]
@@ -41,6 +41,7 @@ class AsyncRunner:
         self._tickets: dict[int, deque[list[bool]]] = {}
         self._awake = asyncio.Event()
         self._watched: set[int] = set()
+        self.handling: set[Handling] = set()
         self.errors = 0
         self.busy_ns = 0
 
@@ -54,11 +55,12 @@ class AsyncRunner:
         """Whether any coroutine is under way."""
         return bool(self._tasks)
 
-    def start(self, call: Callable[[], Any], channel: InChannel) -> None:
-        """Start handling one message of ``channel``."""
+    def start(self, call: Callable[[], Any], handling: Handling) -> None:
+        """Start handling one message."""
         ticket = [False]
-        self._tickets.setdefault(channel.number, deque()).append(ticket)
-        self.spawn(self._handle(call, channel, ticket))
+        self.handling.add(handling)
+        self._tickets.setdefault(handling.channel.number, deque()).append(ticket)
+        self.spawn(self._handle(call, handling, ticket))
 
     def spawn(self, coroutine: Any) -> None:
         """Run a coroutine as one of the tasks."""
@@ -74,8 +76,9 @@ class AsyncRunner:
             task.exception()  # retrieved: `_handle` has reported it
 
     async def _handle(
-        self, call: Callable[[], Any], channel: InChannel, ticket: list[bool]
+        self, call: Callable[[], Any], handling: Handling, ticket: list[bool]
     ) -> None:
+        current_task.set(handling)
         try:
             await self._emit_results(call(), paced=True)
         except asyncio.CancelledError as error:
@@ -86,7 +89,10 @@ class AsyncRunner:
         except Exception as error:  # noqa: BLE001  # user code may raise anything
             self.errors += 1
             self._on_error(error, "handler")
+        finally:
+            self.handling.discard(handling)
         ticket[0] = True  # not for a cancelled task: its effects are unknown
+        channel = handling.channel
         tickets = self._tickets[channel.number]
         while tickets and tickets[0][0]:
             tickets.popleft()

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from operator import length_hint
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
-from dflow.clock import monotonic_ns
+from dflow.clock import monotonic_ns, wall_ns
 from dflow.errors import DecodeError
-from dflow.flow.in_edge import Batch, InChannel
+from dflow.flow.in_edge import LOST, Batch, InChannel
 from dflow.message import Priority
 from dflow.worker.context import current_headers
 from dflow.worker.emitting import ALL, ReturnedGenerator, emit_results
 from dflow.worker.faults import Interrupted
+from dflow.worker.handling import Handling
 
 if TYPE_CHECKING:
     from dflow.graph.node import Handler
@@ -73,12 +73,13 @@ class Dispatcher:
     """Runs synchronous handlers.
 
     ``paused`` are generators that wait for credit, oldest first: of a handler, and of what
-    may come in between all the same (control messages, a tick). A hook's has no channel.
+    may come in between all the same (control messages, a tick); None with a hook's. ``handling``
+    are the messages of the turn or generator at hand; while ``choosing`` they are not known yet.
     """
 
     __slots__ = (
         "_codec", "_direct", "_emit", "_gate", "_handlers", "_on_error", "_turns",
-        "errors", "handled", "other_ns", "paused",
+        "choosing", "errors", "handled", "handling", "other_ns", "paused",
     )  # fmt: skip
 
     def __init__(
@@ -101,7 +102,9 @@ class Dispatcher:
         self.handled = 0
         self.errors = 0
         self.other_ns = 0  # resumed generators
-        self.paused: deque[tuple[Iterator[Any], InChannel | None]] = deque()
+        self.paused: deque[tuple[Iterator[Any], Handling | None]] = deque()
+        self.handling: Handling | None = None
+        self.choosing = False
 
     @property
     def crowded(self) -> bool:
@@ -111,8 +114,8 @@ class Dispatcher:
     @property
     def paused_by_data(self) -> bool:
         """Whether the generator that would go on next is of a data message."""
-        channel = self.paused[0][1]
-        return channel is not None and channel.priority is not Priority.CONTROL
+        handling = self.paused[0][1]
+        return handling is not None and handling.channel.priority is not Priority.CONTROL
 
     @property
     def busy_ns(self) -> int:
@@ -123,31 +126,37 @@ class Dispatcher:
         """Hand up to ``most`` messages of the first batch to the handler, for about one turn."""
         handler = self._handlers[channel.port]
         turns = self._turns[channel.port]
+        self.choosing = True
         values = self._next_values(channel, min(turns.size, most))
-        if not values:
-            return
-        began = monotonic_ns()
-        before = len(self.paused)
-        if handler.is_generator:
-            used = self._generators(handler.call, values, channel)
-        else:
-            used = self._calls(handler.call, values, channel)
-        turns.measured(used, monotonic_ns() - began)
-        current_headers.set(None)
-        self.handled += used
-        channel.take(used)
-        channel.finish(used - (len(self.paused) - before))
+        each = iter(values)
+        self.handling = handling = Handling(channel, channel.window.taken, len(values), each)
+        self.choosing = False
+        if values:
+            began = monotonic_ns()
+            before = len(self.paused)
+            if handler.is_generator:
+                self._generators(handler.call, each)
+            else:
+                self._calls(handler.call, each, handling)
+            used = handling.begun
+            turns.measured(used, monotonic_ns() - began)
+            current_headers.set(None)
+            self.handled += used
+            channel.take(used)
+            channel.finish(used - (len(self.paused) - before))
+        self.handling = None
 
-    def take(self, channel: InChannel, most: int) -> list[Any]:
+    def take(self, channel: InChannel, most: int) -> list[tuple[Any, Handling]]:
         """Take up to ``most`` messages off the channel, to be handled as tasks."""
         values = self._next_values(channel, most)
+        first = channel.window.taken
         self.handled += len(values)
         if values:
             channel.take(len(values))
-        return values
+        return [(value, Handling(channel, first + i)) for i, value in enumerate(values)]
 
     def _next_values(self, channel: InChannel, most: int) -> list[Any]:
-        """Return up to ``most`` messages of the first batch; [] if none could be decoded."""
+        """Return up to ``most`` messages of the first batch; [] if the next are not wanted."""
         batch = channel.inbox[0]
         values = batch.values
         if values is None:
@@ -155,57 +164,58 @@ class Dispatcher:
                 batch.values = values = self._codec.decode_batch(batch.body, batch.count)
             except DecodeError as error:
                 batch.values = values = self._salvage(channel, batch, error)
-                if self._gate.shut or not values:
+                if self._gate.shut:
                     return []
             batch.body = None
         current_headers.set(batch.headers)
+        if channel.picky:
+            unwanted, most = channel.pick(most, wall_ns())
+            if unwanted is not None:
+                channel.pass_over(unwanted, most)
+                return []
         return values[batch.position : batch.position + most]
 
-    def _calls(self, call: Callable[[Any], Any], values: list[Any], channel: InChannel) -> int:
-        each = iter(values)
+    def _calls(self, call: Callable[[Any], Any], each: Iterator[Any], handling: Handling) -> None:
         try:
             results = map(call, each)
-            _, over = emit_results(self._emit, self._direct, results, self._gate, len(values))
+            _, over = emit_results(self._emit, self._direct, results, self._gate, handling.count)
             if over:  # before `most`: `map` took a StopIteration of the handler for its own end
                 raise RuntimeError("handler raised StopIteration; use next(iterator, default)")
         except Interrupted:
             pass
         except ReturnedGenerator as returned:
-            self.drain(returned.values, channel)
+            self.drain(returned.values, handling)
         except Exception as error:  # noqa: BLE001  # user code may raise anything
             self._failed(error, "handler")
-        return len(values) - length_hint(each)
 
-    def _generators(self, call: Callable[[Any], Any], values: list[Any], channel: InChannel) -> int:
-        used = 0
-        for value in values:
-            used += 1
+    def _generators(self, call: Callable[[Any], Any], each: Iterator[Any]) -> None:
+        for value in each:
             try:
                 results = iter(call(value) or ())
             except Exception as error:  # noqa: BLE001  # user code may raise anything
                 self._failed(error, "handler")
                 continue
-            if not self.drain(results, channel) or self._gate.shut:
+            if not self.drain(results, self.handling) or self._gate.shut:
                 break
-        return used
 
     def resume(self) -> None:
         """Go on with the generator that has waited longest for credit."""
         if not self.paused:
             return
-        results, channel = self.paused[0]
+        results, self.handling = self.paused[0]
         began = monotonic_ns()
         if self._pull(results):
             self.paused.popleft()
-            if channel is not None:
-                channel.finish(1)
+            if self.handling is not None:
+                self.handling.channel.finish(1)
+        self.handling = None
         self.other_ns += monotonic_ns() - began
 
-    def drain(self, results: Iterator[Any], channel: InChannel | None = None) -> bool:
+    def drain(self, results: Iterator[Any], handling: Handling | None = None) -> bool:
         """Emit what ``results`` yields; False if it was paused for lack of credit."""
         if self._pull(results):
             return True
-        self.paused.append((results, channel))
+        self.paused.append((results, None if handling is None else handling.alone()))
         return False
 
     def _pull(self, results: Iterator[Any]) -> bool:
@@ -228,15 +238,17 @@ class Dispatcher:
         self._on_error(error, where)
 
     def _salvage(self, channel: InChannel, batch: Batch, error: DecodeError) -> list[Any]:
-        """Decode message by message and return the good ones; the others are lost and counted."""
+        """Decode message by message; `LOST` stands for each that cannot be, and is counted."""
         try:
-            values, errors = self._codec.decode_each(batch.body, batch.count)
+            values = self._codec.decode_each(batch.body, batch.count)
+            errors = [value for value in values if isinstance(value, DecodeError)]
+            values = [LOST if isinstance(value, DecodeError) else value for value in values]
         except DecodeError:
-            values, errors = [], [error]
-        lost = batch.count - len(values)
+            values, errors = [LOST] * batch.count, [error]
+        lost = sum(value is LOST for value in values)  # not by ==, which is the user's
         channel.malformed += lost
+        channel.picky = True
         self.errors += lost
-        channel.discard(lost)
         for each in errors:
             self._on_error(each, f"decoding {channel.edge_id}")
         return values

@@ -14,9 +14,10 @@ from typing import Any
 
 from dflow.errors import ProtocolError
 from dflow.flow.in_edge import InChannel
+from dflow.flow.order import Merge
 from dflow.flow.ready import ReadyQueue
-from dflow.graph.plan import Plan, WorkerId, external_edge_id
-from dflow.options import DEFAULT_CAPACITY, DEFAULT_MAX_BYTES
+from dflow.graph.plan import EdgePlan, Plan, WorkerId
+from dflow.options import DEFAULT_CAPACITY
 from dflow.transport.link import InLink
 from dflow.transport.poller import Poller
 from dflow.wire import frames as f
@@ -64,22 +65,49 @@ class Inbound:
         for channel in plan.channels:
             if channel.receiver == me:
                 edge = plan.edges[channel.edge]
-                self.channels[channel.number] = InChannel(
-                    channel.number, edge.id, edge.input, edge.priority,
-                    edge.capacity, edge.max_bytes, epoch,
-                )  # fmt: skip
+                self.channels[channel.number] = self._channel(channel.number, edge)
+        for edge in plan.in_edges(me.node):
+            if edge.tagged:
+                self._put_in_order(edge, me)
         self._open = len(self.channels)  # planned channels that have not seen END
         self.fed = bool(self.channels)
+        outside = {edge.index: edge for edge in plan.external_edges}
         self._externals = {
-            plan.external_channel(node, port, replica): (node, port)
-            for node, port, replica in plan.external_ports
-            if WorkerId(node, replica) == me
+            channel.number: outside[channel.edge]
+            for channel in plan.external_channels
+            if channel.receiver == me
         }
+
+    def _channel(self, number: int, edge: EdgePlan, *, external: bool = False) -> InChannel:
+        return InChannel(
+            number,
+            edge.id,
+            edge.input,
+            edge.priority,
+            edge.window,
+            edge.max_bytes,
+            self._epoch,
+            external=external,
+            numbered=edge.numbered,
+            ttl_s=edge.ttl_s,
+        )
+
+    def _put_in_order(self, edge: EdgePlan, me: WorkerId) -> None:
+        """Hand out what comes by the channels of a tagged edge in the order of their tags."""
+        siblings = tuple(
+            self.channels[channel.number]
+            for channel in self._plan.channels
+            if channel.edge == edge.index and channel.receiver == me
+        )
+        numbering = self._plan.by_name[me.node].ordered
+        merge = Merge(edge.id, len(siblings), numbering=numbering)
+        for channel in siblings:
+            channel.join(merge, siblings)
 
     def bind(self, endpoint: Callable[[], str]) -> dict[int, str]:
         """Bind one socket for each band this participant receives on; return band → endpoint."""
         bands = {int(channel.priority) for channel in self.channels.values()}
-        bands |= {int(self._plan.external_band(*port)) for port in self._externals.values()}
+        bands |= {int(edge.priority) for edge in self._externals.values()}
         capacities = [c.window.capacity for c in self.channels.values()]
         hwm = max([DEFAULT_CAPACITY, *capacities]) + _HWM_MARGIN
         for band in sorted(bands):
@@ -113,9 +141,10 @@ class Inbound:
                 raise ProtocolError(f"channel {number} was not opened by this peer")
             if frame.kind == f.BATCH:
                 channel.accept(frame)
-                self.ready.push(channel)
+                self.offer(channel)
             elif frame.kind == f.END:
                 channel.accept_end(frame)
+                self.offer(channel)
                 self._open -= not channel.external
             else:
                 raise ProtocolError(f"expected a batch or END, got frame kind {frame.kind}")
@@ -124,6 +153,11 @@ class Inbound:
                 opened = self.channels.values()
                 channel = next((c for c in opened if c.peer == (link, peer)), None)
             self._drop_peer(link, peer, channel, number, error)
+
+    def offer(self, channel: InChannel) -> None:
+        """Let ``channel`` have a turn if anything of it may be handled, and whom it held back."""
+        for each in channel.siblings:
+            self.ready.push(each)
 
     def _drop_peer(
         self,
@@ -164,17 +198,7 @@ class Inbound:
         """Return a new channel for messages sent from outside, if that number is one."""
         if number not in self._externals:
             return None
-        node, port = self._externals[number]
-        channel = InChannel(
-            number,
-            external_edge_id(node, port),
-            port,
-            self._plan.external_band(node, port),
-            DEFAULT_CAPACITY,
-            DEFAULT_MAX_BYTES,
-            self._epoch,
-            external=True,
-        )
+        channel = self._channel(number, self._externals[number], external=True)
         self.channels[number] = channel
         return channel
 

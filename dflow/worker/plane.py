@@ -125,7 +125,13 @@ class DataPlane:
             ),
             tuple(
                 InChannelStats(
-                    ch.number, ch.window.received, ch.window.taken, ch.window.done, ch.malformed
+                    ch.number,
+                    ch.window.received,
+                    ch.window.taken - ch.expired - ch.withdrawn,
+                    ch.window.done,
+                    ch.malformed,
+                    ch.expired,
+                    ch.withdrawn,
                 )
                 for ch in list(self.inbound.channels.values())
             ),

@@ -269,13 +269,13 @@ class Work:
         else:
             with self._code:
                 self.dispatch.turn(channel, most=1 if only_control else MAX_TURN)
-        ready.push(channel)
+        self._plane.inbound.offer(channel)
 
     def _start_tasks(self, channel: InChannel) -> None:
         tasks = self._need_tasks()
         call = self._handlers[channel.port].call
-        for value in self.dispatch.take(channel, tasks.free):
-            tasks.start(partial(call, value), channel)
+        for value, handling in self.dispatch.take(channel, tasks.free):
+            tasks.start(partial(call, value), handling)
 
     def told_to_end(self) -> bool:
         """Tell user code that the run drains; return whether it may be interrupted for that."""
@@ -326,7 +326,7 @@ class Work:
         ticks = self._ticks
         if not ticks.due(monotonic_ns() / 1e9):
             return
-        if ticks.owes or any(channel is None for _, channel in self.dispatch.paused):
+        if ticks.owes or any(handling is None for _, handling in self.dispatch.paused):
             ticks.skipped += 1
             return  # what the last one emitted still waits for credit
         ticks.called += 1

@@ -550,9 +550,9 @@ def test_a_batch_is_an_array_of_exactly_its_count(codec: Codec, body: bytes, cou
 def test_each_good_message_of_a_bad_batch_can_be_had(codec: Codec) -> None:
     bad = MALFORMED["unknown extension"]
     body = b"\x94" + codec.encode([1, (2,)]) + bad + codec.encode({"k": b"v"}) + bad
-    values, errors = codec.decode_each(memoryview(body), 4)
-    assert values == [[1, (2,)], {"k": b"v"}]
-    assert len(errors) == 2
+    values = codec.decode_each(memoryview(body), 4)
+    assert [v for v in values if not isinstance(v, DecodeError)] == [[1, (2,)], {"k": b"v"}]
+    assert [isinstance(v, DecodeError) for v in values].count(True) == 2
 
 
 @pytest.mark.parametrize(

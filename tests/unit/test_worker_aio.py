@@ -13,6 +13,7 @@ from dflow.flow.in_edge import InChannel
 from dflow.message import Priority
 from dflow.wire.frames import pack_batch, parse
 from dflow.worker.aio import AsyncRunner, AsyncSource
+from dflow.worker.handling import Handling
 from dflow.worker.plane import Gate
 
 PATIENCE_S = 5.0
@@ -47,7 +48,7 @@ class Bench:
         """Take a message and start its coroutine, as the worker does."""
         assert self.runner.free > 0
         self.channel.take(1)
-        self.runner.start(call, self.channel)
+        self.runner.start(call, Handling(self.channel, self.channel.window.taken - 1))
 
     def door(self, name: Any) -> asyncio.Event:
         """Return an event that a handler waits for."""

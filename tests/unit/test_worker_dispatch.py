@@ -240,7 +240,7 @@ def test_an_undecodable_message_that_ends_the_run_does_so_before_the_next_is_han
     bench.dispatcher._on_error = stop
     mixed_batch(bench, 1, None)
     bench.turn()
-    assert (bench.out, bench.counts) == ([], (1, 1))
+    assert (bench.out, bench.counts) == ([], (0, 0))
     bench.turns()
     assert (bench.out, bench.counts) == ([2], (2, 2))
 
@@ -248,7 +248,12 @@ def test_an_undecodable_message_that_ends_the_run_does_so_before_the_next_is_han
 def test_take_hands_out_what_can_be_decoded() -> None:
     bench = Bench(double)
     mixed_batch(bench, 1, None, 2)
-    assert bench.dispatcher.take(bench.channel, 5) == [1, 2]
+    taken = [bench.dispatcher.take(bench.channel, 5) for _ in range(3)]
+    assert [[(value, one.sequence) for value, one in some] for some in taken] == [
+        [(1, 0)],
+        [],
+        [(2, 2)],
+    ]
     assert (bench.dispatcher.handled, bench.dispatcher.errors, bench.counts) == (2, 1, (3, 1))
 
 
@@ -417,8 +422,9 @@ def test_an_interrupted_message_is_not_an_error_and_ends_the_turn(where: str) ->
 def test_take_hands_out_values_as_taken_but_not_done() -> None:
     bench = Bench(double)
     bench.feed(1, 2, 3)
-    assert bench.dispatcher.take(bench.channel, 2) == [1, 2]
-    assert bench.dispatcher.take(bench.channel, 2) == [3]
+    for expected in ([(1, 0), (2, 1)], [(3, 2)]):
+        taken = bench.dispatcher.take(bench.channel, 2)
+        assert [(value, handling.sequence) for value, handling in taken] == expected
     assert (bench.counts, bench.dispatcher.handled) == ((3, 0), 3)
 
 

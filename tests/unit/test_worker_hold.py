@@ -14,6 +14,7 @@ from dflow.transport.endpoint import close_context
 from dflow.wire.codec import Codec
 from dflow.wire.frames import pack_batch, pack_end, parse
 from dflow.worker.context import Context
+from dflow.worker.handling import Handling
 from dflow.worker.plane import DataPlane
 from dflow.worker.pulse import Pulse
 from dflow.worker.work import Work
@@ -181,7 +182,8 @@ def test_a_held_node_ticks(bench: MakeBench) -> None:
 def test_a_held_node_leaves_a_paused_generator_where_it_is(bench: MakeBench) -> None:
     one = subject(bench)
     one.receive(1)
-    one.work.dispatch.paused.append((iter([5]), next(iter(one.plane.inbound.channels.values()))))
+    channel = next(iter(one.plane.inbound.channels.values()))
+    one.work.dispatch.paused.append((iter([5]), Handling(channel, 0)))
     one.work.hold("paused", on=True)
     assert not one.work.ready()
     assert not one.work.resume()
