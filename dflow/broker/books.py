@@ -18,7 +18,7 @@ from dataclasses import astuple, dataclass, field
 from dflow.errors import ProtocolError
 from dflow.graph.plan import EdgePlan, Plan, WorkerId
 from dflow.report import EdgeReport, EdgeStatus, KeyStatus, NodeReport, NodeStatus
-from dflow.stats import Fates, InChannelStats, KeyStats, OutChannelStats, WorkerStats
+from dflow.stats import Fates, InChannelStats, KeyStats, NodeStats, OutChannelStats, WorkerStats
 
 __all__ = [
     "edge_reports",
@@ -104,7 +104,7 @@ class _Flow:
 
 @dataclass(frozen=True, slots=True)
 class _Channel:
-    """One channel, as its two ends tell it."""
+    """One channel, as its two ends tell it; both are named by the worker process they are in."""
 
     edge: int
     sender: WorkerId
@@ -118,7 +118,11 @@ def _channels(plan: Plan, counted: Counted) -> list[_Channel]:
     ins = {i.channel: i for s in counted.values() for i in s.ins}
     return [
         _Channel(
-            c.edge, c.sender, c.receiver, outs.get(c.number, _NO_OUT), ins.get(c.number, _NO_IN)
+            c.edge,
+            plan.host(c.sender),
+            plan.host(c.receiver),
+            outs.get(c.number, _NO_OUT),
+            ins.get(c.number, _NO_IN),
         )
         for c in (*plan.channels, *plan.external_channels)
         if c.number in outs or c.number in ins
@@ -177,7 +181,7 @@ def _add_channel(flow: _Flow, channel: _Channel, lost: Collection[WorkerId]) -> 
 def _ends(plan: Plan) -> dict[int, set[WorkerId]]:
     ends: defaultdict[int, set[WorkerId]] = defaultdict(set)
     for channel in (*plan.channels, *plan.external_channels):
-        ends[channel.edge] |= {channel.sender, channel.receiver}
+        ends[channel.edge] |= {plan.host(channel.sender), plan.host(channel.receiver)}
     return ends
 
 
@@ -250,33 +254,41 @@ def in_flight(plan: Plan, counted: Counted, worker: WorkerId) -> dict[str, int]:
 def node_reports(plan: Plan, counted: Counted) -> tuple[NodeReport, ...]:
     """Return the work of every node of the graph, in topological order."""
     return tuple(
-        _node_report(
-            node.name, node.kind, [counted.get(w, WorkerStats()) for w in _of(plan, node.name)]
-        )
+        _node_report(node.name, node.kind, _work_of(plan, node.name, counted))
         for node in plan.nodes
         if node.kind != "external"
     )
 
 
 def _of(plan: Plan, node: str) -> list[WorkerId]:
-    return [WorkerId(node, replica) for replica in range(plan.by_name[node].replicas)]
+    """Return the worker process of each replica of ``node``."""
+    return [plan.host(WorkerId(node, i)) for i in range(plan.by_name[node].replicas)]
 
 
-def _node_report(name: str, kind: str, replicas: Sequence[WorkerStats]) -> NodeReport:
+def _work_of(plan: Plan, node: str, counted: Counted) -> list[NodeStats]:
+    """Return the work of each replica of ``node``, told by the process it runs in."""
+    found = []
+    for host in _of(plan, node):
+        stats = counted.get(host, WorkerStats())
+        found.append(stats.node if host.node == node else stats.fused.get(node, NodeStats()))
+    return found
+
+
+def _node_report(name: str, kind: str, replicas: Sequence[NodeStats]) -> NodeReport:
     metrics: defaultdict[str, float] = defaultdict(float)
     for stats in replicas:
-        for metric, value in stats.node.metrics.items():
+        for metric, value in stats.metrics.items():
             metrics[metric] += value
     return NodeReport(
         name,
         kind,
         len(replicas),
-        handled=sum(s.node.handled for s in replicas),
-        emitted=sum(s.node.emitted for s in replicas),
-        errors=sum(s.node.errors for s in replicas),
-        ticks=sum(s.node.ticks for s in replicas),
-        skipped_ticks=sum(s.node.skipped for s in replicas),
-        busy_s=sum(s.node.busy_ns for s in replicas) / 1e9,
+        handled=sum(s.handled for s in replicas),
+        emitted=sum(s.emitted for s in replicas),
+        errors=sum(s.errors for s in replicas),
+        ticks=sum(s.ticks for s in replicas),
+        skipped_ticks=sum(s.skipped for s in replicas),
+        busy_s=sum(s.busy_ns for s in replicas) / 1e9,
         metrics=dict(metrics),
     )
 

@@ -90,13 +90,15 @@ def link(plan: Plan, roll: Participants) -> list[Instruction]:
     ends = {p.worker: p.endpoints for p in roll}
     for channel in plan.channels:
         edge = plan.edges[channel.edge]
-        endpoint = ends.get(channel.receiver, {}).get(int(edge.priority))
+        if edge.local:
+            continue
+        endpoint = ends.get(plan.host(channel.receiver), {}).get(int(edge.priority))
         if endpoint is None:
             raise ProtocolError(
                 f"edge {edge.id}: expected {channel.receiver} to receive on band "
                 f"{edge.priority.name}, but it bound no socket for it"
             )
-        rows[channel.sender].append([channel.number, endpoint])
+        rows[plan.host(channel.sender)].append([channel.number, endpoint])
     return [todo for p in roll for todo in _tell(p, Move.LINK, c.Link(rows[p.worker]))]
 
 
@@ -132,7 +134,7 @@ def locate(plan: Plan, roll: Participants, node: str, port: str) -> list[list[ob
     """Return [channel, endpoint] of every replica of ``node`` that may still take messages."""
     rows: list[list[object]] = []
     for number, (name, input_port, replica) in enumerate(plan.external_ports, len(plan.channels)):
-        p = roll.get(WorkerId(name, replica))
+        p = roll.get(plan.host(WorkerId(name, replica)))
         if (name, input_port) != (node, port) or p is None or p.drained or p.ended:
             continue
         endpoint = p.endpoints.get(int(plan.external_band(node, port)))

@@ -26,7 +26,7 @@ _STORY_LENGTH = 16
 
 @dataclass(slots=True)
 class Participant:
-    """One worker or the handle.
+    """One worker or the handle; ``worker`` is the host of all nodes that are fused in it.
 
     ``must_drain``: the run is not drained before it is. ``fed``: planned edges end at it, so
     it drains when they do; one that is not fed has to be told. ``final``: ``stats`` are its
@@ -39,6 +39,7 @@ class Participant:
     level: int
     must_drain: bool
     fed: bool
+    fused_with: tuple[str, ...] = ()
     step: Step = Step.ABSENT
     key: bytes | None = None
     pid: int = 0
@@ -68,6 +69,12 @@ class Participant:
         """Whether it is gone without a last word on the messages it moved."""
         return self.step is Step.GONE and self.ran and not self.final
 
+    @property
+    def title(self) -> str:
+        """Its name, with those of the nodes that end with it."""
+        others = f" (fused with {', '.join(self.fused_with)})" if self.fused_with else ""
+        return f"{self.worker}{others}"
+
     def move(self, move: Move) -> None:
         """Take one step; raises ProtocolError with its story, changing nothing, if illegal."""
         try:
@@ -88,9 +95,10 @@ class Participants:
         self._by_key: dict[bytes, Participant] = {}
         self._all: dict[WorkerId, Participant] = {}
         for worker in plan.workers:
-            node = plan.by_name[worker.node]
-            fed = bool(plan.in_edges(worker.node))
-            self._all[worker] = Participant(worker, Role.WORKER, node.level, True, fed)
+            nodes = [member.node for member in plan.members(worker)]
+            fed = all(plan.in_edges(node) for node in nodes)
+            level = plan.worker_levels[worker.node]
+            self._all[worker] = Participant(worker, Role.WORKER, level, True, fed, tuple(nodes[1:]))
         self.handle: Participant | None = None
         if with_handle:
             fed = bool(plan.in_edges(EXTERNAL))

@@ -43,7 +43,7 @@ from dflow.broker.participants import Participant, Participants, are_endpoints
 from dflow.broker.requests import Requests
 from dflow.broker.timers import GRACE_S, STARTUP, Timers, late, silent
 from dflow.errors import ProtocolError
-from dflow.graph.plan import Plan
+from dflow.graph.plan import Plan, WorkerId
 from dflow.options import RunOptions
 from dflow.report import RunReport, RunStatus
 from dflow.wire import control as c
@@ -228,7 +228,7 @@ class CoordinatorState:
 
     def _said(self, p: Participant, key: bytes, message: c.Control) -> None:
         if isinstance(message, c.Log):
-            self._do(Relay(p.worker, message))
+            self._do(Relay(self._speaker(p, str(message.extra.get("node", ""))), message))
         elif p.step is Step.GONE:
             self._last_words(p, message)
         elif isinstance(message, c.Stats):
@@ -272,11 +272,17 @@ class CoordinatorState:
 
     # --- failures and requests ----------------------------------------------------------
 
+    def _speaker(self, p: Participant, node: str) -> WorkerId:
+        """Return the replica of ``node`` that runs in this worker; else the worker's own name."""
+        inside = WorkerId(node, p.worker.replica)
+        return inside if inside in self.plan.members(p.worker) else p.worker
+
     def _failed(self, p: Participant, failed: c.Failed) -> None:
+        who = self._speaker(p, failed.node)
         if p.ended or p.step is Step.ABORTING:
-            self._do(Say("WARNING", f"{p.worker}: {failed.where} failed, too: {failed.error}"))
+            self._do(Say("WARNING", f"{who}: {failed.where} failed, too: {failed.error}"))
             return
-        text = f"{p.worker}: {failed.where} failed: {failed.error}"
+        text = f"{who}: {failed.where} failed: {failed.error}"
         if failed.where == "joining" and self.phase is Phase.WAITING and not self._managed:
             self._do(Say("WARNING", f"{text}; waiting for another in its place"))
             self._roll.vacate(p)
@@ -304,7 +310,7 @@ class CoordinatorState:
             self._do(Say("WARNING", f"{p.worker}: {how} after its work was done"))
 
     def _died(self, p: Participant, how: str) -> None:
-        text = f"{p.worker}: worker died: {how}"
+        text = f"{p.title}: worker died: {how}"
         self._fail(Cause("failed", "worker_died", text, worker=p.worker))
 
     def _unreachable(self, key: bytes) -> None:

@@ -39,6 +39,7 @@ class Graph(Composition):
         super().__init__(name)
         self._unnamed = False
         self._accepted: dict[BoundInput, EdgeOptions] = {}
+        self._fused: list[tuple[Node, ...]] = []
         self.add(*parts)
 
     @property
@@ -126,7 +127,12 @@ class Graph(Composition):
         """
         read = [self.find_output(target) for target in results]
         return find_problems(
-            tuple(self._name_all()), self.connections, read, shippable, accepted=self._accepted
+            tuple(self._name_all()),
+            self.connections,
+            read,
+            shippable,
+            accepted=self._accepted,
+            fused=self._fused,
         )
 
     def validate(self, results: Sequence[Endpoint] = ()) -> None:
@@ -142,7 +148,9 @@ class Graph(Composition):
         """Return the plan; raises `GraphError` as `validate` does. Equal graphs, equal plans."""
         self.validate(results)
         read = dict.fromkeys(self.find_output(target) for target in results)
-        return build_plan(self.name, self.nodes, self.connections, list(read), self._accepted)
+        return build_plan(
+            self.name, self.nodes, self.connections, list(read), self._accepted, self._fused
+        )
 
     def types(self) -> frozenset[type]:
         """Return the dataclasses, Enums and NamedTuples that the ports' types name."""
@@ -175,6 +183,31 @@ class Graph(Composition):
             if external_edge_id(into.node.name, into.name) == edge_id:
                 return options.overflow.merge
         return None
+
+    # --- where nodes run --------------------------------------------------------------------
+
+    def fuse(self, *parts: Node | Subgraph | str) -> Graph:
+        """Run several nodes in one worker process: ``graph.fuse(parse, clean, "store")``.
+
+        A subgraph stands for all its nodes. Edges between them hand values over as they are, not
+        as copies; everything else stays as it is: order, policies, hooks and the report. Worth it
+        for light nodes; whatever blocks in one of them holds up the others. Raises `GraphError`
+        for what is not in this graph; `validate` tells which nodes cannot share a process.
+        """
+        found = {id(node): node for part in parts for node in self._nodes_of(part)}
+        if len(found) < 2:
+            got = ", ".join(node.name for node in found.values()) or "none"
+            raise GraphError(f"graph {self.name!r}: fuse: expected two nodes or more, got {got}")
+        self._fused.append(tuple(found.values()))
+        return self
+
+    def _nodes_of(self, part: Node | Subgraph | str) -> list[Node]:
+        """Return the nodes of a subgraph, or the one node meant; raises `GraphError`."""
+        for named in self._name_all():
+            if isinstance(named.part, Composition) and (part is named.part or part == named.name):
+                inside = f"{named.name}/"
+                return [node for name, node in self.nodes.items() if name.startswith(inside)]
+        return [self.find(part)]  # type: ignore[arg-type]  # it says what is expected
 
     # --- messages from outside --------------------------------------------------------------
 

@@ -66,7 +66,8 @@ class EdgePlan:
     number, for the replicas of an ordered node. ``tagged``: the sender is an ordered node with
     replicas, so messages carry the number of the input they came from and arrive to be put in
     order. ``limit``: messages of one key in flight at once, over all channels (0: no limit).
-    ``slots``: messages in flight on one channel of an edge with a limit.
+    ``slots``: messages in flight on one channel of an edge with a limit. ``local``: both ends are
+    in one worker process (`Plan.fused`), so replica i sends to replica i only, without a socket.
     """
 
     index: int
@@ -87,6 +88,7 @@ class EdgePlan:
     limit: int = 0
     slots: int = 1
     cancellable: bool = False
+    local: bool = False
 
     @property
     def queued(self) -> bool:
@@ -149,12 +151,17 @@ class Plan:
     dense from 0 in (edge, sender replica, receiver replica) order; numbers from
     ``len(channels)`` up belong to messages sent from outside (`external_channel`), one edge of
     ``external_edges`` for each (node, input) that may be sent to.
+
+    Each of ``fused`` names the nodes that share a worker process, in topological order; the first
+    gives the worker its name. So a `WorkerId` means a replica, and where a process is meant the
+    replica that `host` returns for it.
     """
 
     name: str
     nodes: tuple[NodePlan, ...]
     edges: tuple[EdgePlan, ...]
     external_edges: tuple[EdgePlan, ...] = ()
+    fused: tuple[tuple[str, ...], ...] = ()
 
     @cached_property
     def by_name(self) -> dict[str, NodePlan]:
@@ -163,13 +170,41 @@ class Plan:
 
     @cached_property
     def workers(self) -> tuple[WorkerId, ...]:
-        """Every replica of every node, without the launching process."""
+        """Every worker process: the hosts of all replicas, without the launching process."""
         return tuple(
             WorkerId(node.name, replica)
             for node in self.nodes
-            if node.kind != "external"
+            if node.kind != "external" and self._hosts[node.name] == node.name
             for replica in range(node.replicas)
         )
+
+    @cached_property
+    def _hosts(self) -> dict[str, str]:
+        hosts = {node.name: node.name for node in self.nodes}
+        return hosts | {name: group[0] for group in self.fused for name in group}
+
+    def host(self, replica: WorkerId) -> WorkerId:
+        """Return the worker process that runs a replica; itself unless it is fused."""
+        return WorkerId(self._hosts.get(replica.node, replica.node), replica.replica)
+
+    def members(self, worker: WorkerId) -> tuple[WorkerId, ...]:
+        """Return the replicas that run in a worker process, in topological order."""
+        group = next((names for names in self.fused if names[0] == worker.node), (worker.node,))
+        return tuple(WorkerId(name, worker.replica) for name in group)
+
+    @cached_property
+    def worker_levels(self) -> dict[str, int]:
+        """Topological depth of each worker process, by its name; those without inputs are 0."""
+        levels = dict.fromkeys((worker.node for worker in self.workers), 0)
+        ways = {(self._hosts[edge.sender], self._hosts[edge.receiver]) for edge in self.edges}
+        ways = {(a, b) for a, b in ways if a != b and b in levels}
+        for _ in levels:  # the longest way has no more steps than there are workers
+            before = dict(levels)
+            for sender, receiver in ways:
+                levels[receiver] = max(levels[receiver], levels[sender] + 1)
+            if levels == before:
+                break
+        return levels
 
     @cached_property
     def channels(self) -> tuple[ChannelPlan, ...]:
@@ -177,7 +212,8 @@ class Plan:
         found: list[ChannelPlan] = []
         for edge in self.edges:
             for sender in range(self.by_name[edge.sender].replicas):
-                for receiver in range(self.by_name[edge.receiver].replicas):
+                all_of_them = range(self.by_name[edge.receiver].replicas)
+                for receiver in (sender,) if edge.local else all_of_them:
                     found.append(
                         ChannelPlan(
                             len(found),
@@ -263,6 +299,7 @@ class Plan:
                 self.name,
                 [asdict(n) for n in self.nodes],
                 [asdict(e) for e in (*self.edges, *self.external_edges)],
+                self.fused,
             ]
         )
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from dflow.graph.chain import Connection
@@ -23,17 +23,24 @@ def build_plan(
     connections: Sequence[Connection],
     results: Sequence[BoundOutput],
     accepted: Mapping[BoundInput, EdgeOptions],
+    fused: Sequence[Collection[Node]] = (),
 ) -> Plan:
     """Return the plan of a valid graph; ``results`` are read by the launching process.
 
-    ``accepted``: how inputs take messages from outside, where that was said.
+    ``accepted``: how inputs take messages from outside, where that was said. ``fused``: nodes that
+    share a worker.
     """
-    edges = [_edge(index, link) for index, link in enumerate(connections)]
+    homes = {node.name: number for number, group in enumerate(fused) for node in group}
+    edges = [_edge(index, link, homes) for index, link in enumerate(connections)]
     levels = _levels(nodes, edges)
     planned = [
         _node(node_name, node, levels[node_name], edges) for node_name, node in nodes.items()
     ]
     planned.sort(key=lambda node: node.level)  # stable: within a level, the order of adding
+    groups = [
+        tuple(node.name for node in planned if homes.get(node.name) == number)
+        for number in range(len(fused))
+    ]
     if results:
         edges += [_result(len(edges) + i, port) for i, port in enumerate(results)]
         ports = tuple(str(port) for port in results)
@@ -41,7 +48,7 @@ def build_plan(
         depth = max(levels.values()) + 1
         planned.append(NodePlan(EXTERNAL, "external", 1, depth, ports, (), bands))
     external = _external(nodes, planned, edges, accepted)
-    return Plan(name, tuple(planned), tuple(edges), external)
+    return Plan(name, tuple(planned), tuple(edges), external, tuple(groups))
 
 
 def is_reordered(options: NodeOptions) -> bool:
@@ -49,12 +56,12 @@ def is_reordered(options: NodeOptions) -> bool:
     return options.ordered and options.replicas > 1
 
 
-def _edge(index: int, link: Connection) -> EdgePlan:
+def _edge(index: int, link: Connection, homes: Mapping[str, int]) -> EdgePlan:
     options = link.options
     priority = options.priority
     if priority is None:
         priority = link.receiver.priority
-    return _planned(
+    planned = _planned(
         index,
         str(link),
         (link.sender.node.name, link.sender.name, link.sender.node.node_options),
@@ -63,6 +70,9 @@ def _edge(index: int, link: Connection) -> EdgePlan:
         Priority.NORMAL if priority is None else priority,
         keyed=options.key is not None,
     )
+    ends = {homes.get(end.node.name) for end in (link.sender, link.receiver)}
+    fused = len(ends) == 1 and None not in ends
+    return replace(planned, local=fused and not planned.broadcast)
 
 
 def _planned(

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from dflow.graph.chain import Connection
 from dflow.graph.composition import NAME, Named
+from dflow.graph.fusing import fusing_problems
 from dflow.graph.handlers import node_problems
 from dflow.graph.node import Node
 from dflow.graph.ordering import order_problems
@@ -32,6 +33,7 @@ def find_problems(
     shippable: Shippable,
     *,
     accepted: Mapping[BoundInput, EdgeOptions] = MappingProxyType({}),
+    fused: Sequence[Sequence[Node]] = (),
 ) -> tuple[Problem, ...]:
     """Return every problem, in the order of the parts and edges they are about."""
     nodes = [named.part for named in parts if isinstance(named.part, Node)]
@@ -42,7 +44,9 @@ def find_problems(
     found += _repeated(connections)
     found += _types(connections)
     found += order_problems(nodes, connections, accepted)
-    found += _cycles(nodes, connections)
+    cycles = list(_cycles(nodes, connections))
+    found += cycles
+    found += fusing_problems(connections, fused, with_cycles=bool(cycles))
     found += shipping_problems(nodes, connections, shippable, accepted)
     return tuple(found)
 

@@ -71,7 +71,10 @@ def test_codes_are_unique_and_public() -> None:
     [
         (control.Heartbeat(), "92 01 08"),
         (control.Bound({2: "ipc://x"}), "93 01 02 81 02 a7 6970633a2f2f78"),
-        (control.Failed("on_start", "E", "tb"), "95 01 09 a8 6f6e5f7374617274 a1 45 a2 7462"),
+        (
+            control.Failed("on_start", "E", "tb", "n"),
+            "96 01 09 a8 6f6e5f7374617274 a1 45 a2 7462 a1 6e",
+        ),
         (control.Locate(7, "n", "in"), "95 01 17 07 a1 6e a2 696e"),
     ],
 )

@@ -103,12 +103,16 @@ class Heartbeat(Control):
 
 @dataclass(frozen=True, slots=True)
 class Failed(Control):
-    """User code raised where that ends the run. ``where``: on_start, handler, source, …"""
+    """User code raised where that ends the run. ``where``: on_start, handler, source, …
+
+    ``node``: whose code, in a worker of several nodes; empty: the worker's own.
+    """
 
     code: ClassVar[int] = 9
     where: str
     error: str
     traceback: str
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
