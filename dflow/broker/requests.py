@@ -9,12 +9,13 @@ from collections.abc import Callable
 from functools import partial
 
 from dflow.broker import orders
+from dflow.broker.cancelling import Cancelling
 from dflow.broker.events import Instruction, Send
 from dflow.broker.lifecycle import Phase, Step
 from dflow.broker.participants import Participant, Participants
 from dflow.broker.timers import STARTUP
 from dflow.errors import ProtocolError, did_you_mean
-from dflow.graph.plan import Plan
+from dflow.graph.plan import Plan, WorkerId
 from dflow.report import RunStatus
 from dflow.wire import control as c
 
@@ -32,6 +33,8 @@ class Requests:
         self._roll = roll
         self._status = status
         self._paused: set[str] = set()
+        channels = {ch.number: ch for ch in (*plan.channels, *plan.external_channels)}
+        self._cancelling = Cancelling(channels, self._reach)
 
     @property
     def paused(self) -> frozenset[str]:
@@ -39,7 +42,7 @@ class Requests:
         return frozenset(self._paused)
 
     def asked(
-        self, p: Participant, key: bytes, message: c.Control, phase: Phase
+        self, p: Participant, key: bytes, message: c.Control, phase: Phase, now: float
     ) -> list[Instruction]:
         """Return what to do about a request of ``p``; ProtocolError for what is none."""
         match message:
@@ -54,9 +57,26 @@ class Requests:
                 return self._answer(key, request, node, phase, partial(self._pause, node, paused))
             case c.DrainNodeRequest(request, node):
                 return self._answer(key, request, node, phase, partial(self._drain, node))
-            case c.Heartbeat():
-                return []
+            case c.CancelRequest():
+                workers = [w.worker for w in self._roll.workers]
+                return self._cancelling.ask(key, message, p.worker, workers, now)
         raise ProtocolError(f"{p.worker}: may not send {type(message).__name__}")
+
+    def answered(self, p: Participant, message: c.Found | c.Outcome) -> list[Instruction]:
+        """Return what follows from an answer of ``p``; ProtocolError for what is none."""
+        return self._cancelling.answered(p.worker, message)
+
+    def next_timer(self) -> float | None:
+        """Return when somebody has been waited for long enough, or None."""
+        return self._cancelling.next_timer()
+
+    def check(self, now: float) -> list[Instruction]:
+        """Return what to say to those who wait for somebody who does not answer."""
+        return self._cancelling.check(now) if len(self._cancelling) else []
+
+    def _reach(self, worker: WorkerId) -> bytes | None:
+        p = self._roll.get(worker)
+        return p.key if p is not None and p.step in (Step.RUNNING, Step.DRAINED) else None
 
     def resume_all(self) -> list[Instruction]:
         """Let every paused node go on."""

@@ -137,7 +137,8 @@ class CoordinatorState:
         """Return when `Tick` is due, on the clock of ``now``; None once the run is over."""
         if self.phase is Phase.FINISHED:
             return None
-        return self._timers.next()
+        due = self._requests.next_timer()
+        return self._timers.next() if due is None else min(due, self._timers.next())
 
     def status(self) -> RunStatus:
         """Return the run as it is known now."""
@@ -238,9 +239,13 @@ class CoordinatorState:
             self._failed(p, message)
         elif type(message) in _SAID:
             self._moved(p, message)
+        elif isinstance(message, (c.Found, c.Outcome)):
+            self._todo += self._requests.answered(p, message)
+        elif isinstance(message, c.Heartbeat):
+            pass
         elif p.role is Role.HANDLE:
             self._asked(p, key, message)
-        elif not isinstance(message, c.Heartbeat):
+        else:
             raise ProtocolError(f"{p.worker}: a worker may not send {type(message).__name__}")
 
     def _last_words(self, p: Participant, message: c.Control) -> None:
@@ -268,7 +273,8 @@ class CoordinatorState:
             case c.AbortRequest(reason):
                 self._abort(reason)
             case _:
-                self._todo += self._requests.asked(p, key, message, self.phase)
+                now = self._timers.now
+                self._todo += self._requests.asked(p, key, message, self.phase, now)
 
     # --- failures and requests ----------------------------------------------------------
 
@@ -428,6 +434,7 @@ class CoordinatorState:
             if not self._managed:
                 for p, text in silent(self._roll, self._timers.now):
                     self._fell_silent(p, text)
+        self._todo += self._requests.check(self._timers.now)
         if self._timers.overdue:
             self._overdue()
 

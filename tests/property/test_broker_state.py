@@ -19,7 +19,7 @@ from dflow.broker.lifecycle import Phase
 from dflow.broker.state import CoordinatorState
 from dflow.broker.timers import GRACE_S
 from dflow.graph.plan import Plan, WorkerId
-from dflow.message import Priority
+from dflow.message import Cancelled, Priority
 from dflow.options import RunOptions
 from dflow.report import RunReport
 from dflow.wire import control as c
@@ -251,6 +251,8 @@ def _hellos() -> st.SearchStrategy[c.Control]:
 
 
 _STATS = st.sampled_from([[], [1], [[1, 2, 3, 4, 5, {}], {0: 1}, {}, {}, [[0, 1, 1, 1, 1]], []]])
+_ROWS: st.SearchStrategy[list[object]] = st.sampled_from([[], [[0, 5]], [[3, 0], [5, 1]], [7]])
+_OUTCOMES = st.sampled_from([*(outcome.value for outcome in Cancelled), "?"])
 _MESSAGES = st.one_of(
     _hellos(),
     st.builds(c.Bound, st.just({int(Priority.NORMAL): "ipc:///x"})),
@@ -261,6 +263,9 @@ _MESSAGES = st.one_of(
     st.builds(c.AbortRequest, st.just("r")),
     st.builds(c.StatusRequest, st.just(1)),
     st.builds(c.PauseRequest, st.just(1), st.sampled_from(["a", "b", "x", ""]), st.integers(0, 1)),
+    st.builds(c.CancelRequest, st.integers(1, 3), st.just("id"), _ROWS),
+    st.builds(c.Found, st.integers(0, 3), _OUTCOMES, _ROWS),
+    st.builds(c.Outcome, st.integers(0, 3), _OUTCOMES),
     st.builds(c.DrainNodeRequest, st.just(1), st.sampled_from("abcx")),
     st.builds(c.Locate, st.just(1), st.sampled_from("abcx"), st.just("in")),
     st.builds(
