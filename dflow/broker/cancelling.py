@@ -64,8 +64,8 @@ class _Search:
 class Cancelling:
     """Every search under way.
 
-    ``channels``: every channel by its number. ``reach`` returns the routing id of a participant
-    that can answer now, or None for one that cannot (any more).
+    ``channels``: every channel by its number, between worker processes. ``reach`` returns the
+    routing id of a participant that can answer now, or None for one that cannot (any more).
     """
 
     def __init__(self, channels: Mapping[int, ChannelPlan], reach: Reach) -> None:

@@ -91,6 +91,7 @@ class Participants:
     def __init__(self, plan: Plan, token: str, *, with_handle: bool, managed: bool) -> None:
         self._token = token
         self._managed = managed
+        self._plan = plan
         self._fingerprint = plan.fingerprint
         self._by_key: dict[bytes, Participant] = {}
         self._all: dict[WorkerId, Participant] = {}
@@ -115,8 +116,10 @@ class Participants:
         return [p for p in self if p.role is Role.WORKER]
 
     def of(self, node: str) -> list[Participant]:
-        """Return the replicas of ``node``."""
-        return [p for p in self.workers if p.worker.node == node]
+        """Return the workers that run a replica of ``node``."""
+        replicas = range(self._plan.by_name[node].replicas)
+        hosts = [self._plan.host(WorkerId(node, replica)) for replica in replicas]
+        return [p for p in self.workers if p.worker in hosts]
 
     def get(self, worker: WorkerId) -> Participant | None:
         """Return the participant, or None if the plan has no such replica."""

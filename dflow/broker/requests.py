@@ -6,6 +6,7 @@ What ends the run (drain, abort) is the business of `CoordinatorState`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from dflow.broker import orders
@@ -33,7 +34,10 @@ class Requests:
         self._roll = roll
         self._status = status
         self._paused: set[str] = set()
-        channels = {ch.number: ch for ch in (*plan.channels, *plan.external_channels)}
+        channels = {
+            ch.number: replace(ch, sender=plan.host(ch.sender), receiver=plan.host(ch.receiver))
+            for ch in (*plan.channels, *plan.external_channels)
+        }
         self._cancelling = Cancelling(channels, self._reach)
 
     @property

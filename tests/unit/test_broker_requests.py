@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -129,6 +130,14 @@ def test_a_replica_that_has_ended_is_not_told_while_its_twin_is() -> None:
     ask(fleet, c.PauseRequest(1, "b", 1))
     assert [to for to, _ in told(fleet, c.Pause)] == ["b[1]"]
     assert answers(fleet) == {1: ""}
+
+
+def test_a_node_that_shares_a_worker_is_paused_there_by_its_name() -> None:
+    plan = make_plan([("a", "b"), ("b", "c")], {"b": 2, "c": 2})
+    fleet = running(replace(plan, fused=(("b", "c"),)))
+    ask(fleet, c.PauseRequest(1, "c", 1))
+    assert told(fleet, c.Pause) == [("b[0]", c.Pause("c", 1)), ("b[1]", c.Pause("c", 1))]
+    assert paused(fleet) == ["c"]
 
 
 def test_nothing_is_paused_once_the_run_drains() -> None:
