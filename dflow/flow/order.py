@@ -1,7 +1,7 @@
 """Order across the replicas of a node: numbers at its inputs, tags on its results, one merge.
 
 Each input of an ordered node has a number. Its replica handles inputs in ascending number and
-tags what it emits with (number, place): the k-th result of that input on that edge. When an input
+tags what it emits with (number, place): the k-th result of that input on that output. When an input
 is done, it says on every channel of the edge how many results there were. So the receiver need not
 wait for a result that does not exist: it delivers what carries the expected number, and goes on
 to the next one when the expected is complete and delivered.
@@ -29,7 +29,7 @@ UNTAGGED = -1
 
 
 class Origin:
-    """One input while its results are made: its ``number``, and how many went onto each edge.
+    """One input while its results are made: its ``number``, and how many each output brought.
 
     ``number`` is None for what stands outside the order.
     """
@@ -38,19 +38,15 @@ class Origin:
 
     def __init__(self, number: int | None) -> None:
         self.number = number
-        self._counts: dict[int, int] = {}
+        self._counts: dict[str, int] = {}
 
-    def tag(self, edge: int) -> tuple[int, int] | None:
-        """Return (number, place) for the next result on the edge with this index."""
+    def tag(self, output: str) -> tuple[int, int] | None:
+        """Return (number, place) for the next result on ``output``."""
         if self.number is None:
             return None
-        place = self._counts.get(edge, 0)
-        self._counts[edge] = place + 1
+        place = self._counts.get(output, 0)
+        self._counts[output] = place + 1
         return self.number, place
-
-    def count(self, edge: int) -> int:
-        """Return how many results went onto the edge with this index."""
-        return self._counts.get(edge, 0)
 
 
 class _Line:

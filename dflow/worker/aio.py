@@ -19,6 +19,7 @@ from dflow.worker.handling import Handling, current_task
 
 if TYPE_CHECKING:
     from dflow.worker.context import Emit
+    from dflow.worker.ordered import Order, Slot
     from dflow.worker.plane import Gate
 
 __all__ = ["AsyncRunner", "AsyncSource"]
@@ -28,8 +29,14 @@ class AsyncRunner:
     """Runs up to ``concurrency`` coroutines at once; ``handling``: the messages they handle."""
 
     def __init__(
-        self, concurrency: int, emit: Emit, on_error: OnError, blocked: Callable[[], bool]
+        self,
+        concurrency: int,
+        emit: Emit,
+        on_error: OnError,
+        blocked: Callable[[], bool],
+        order: Order | None = None,
     ) -> None:
+        self._order = order
         self._loop = asyncio.new_event_loop()
         self.blocked = blocked
         self._credit = asyncio.Event()
@@ -59,7 +66,8 @@ class AsyncRunner:
         """Start handling one message."""
         ticket = [False]
         self.handling.add(handling)
-        self._tickets.setdefault(handling.channel.number, deque()).append(ticket)
+        if handling.slot is None:
+            self._tickets.setdefault(handling.channel.number, deque()).append(ticket)
         self.spawn(self._handle(call, handling, ticket))
 
     def spawn(self, coroutine: Any) -> None:
@@ -79,8 +87,11 @@ class AsyncRunner:
         self, call: Callable[[], Any], handling: Handling, ticket: list[bool]
     ) -> None:
         current_task.set(handling)
+        slot = handling.slot
+        if self._order is not None:
+            self._order.begin(slot)
         try:
-            await self._emit_results(call(), paced=True)
+            await self._emit_results(call(), paced=True, slot=slot)
         except asyncio.CancelledError as error:
             if self.cancelled_here():
                 raise
@@ -91,14 +102,18 @@ class AsyncRunner:
             self._on_error(error, "handler")
         finally:
             self.handling.discard(handling)
-        ticket[0] = True  # not for a cancelled task: its effects are unknown
+        # not for a cancelled task: its effects are unknown
+        if self._order is not None and slot is not None:
+            self._order.leave(slot)
+            return
+        ticket[0] = True
         channel = handling.channel
         tickets = self._tickets[channel.number]
         while tickets and tickets[0][0]:
             tickets.popleft()
             channel.finish(1)
 
-    async def _emit_results(self, results: Any, *, paced: bool) -> None:
+    async def _emit_results(self, results: Any, *, paced: bool, slot: Slot | None = None) -> None:
         """Emit what a coroutine returns or an async generator yields, ``paced`` by credit."""
         if hasattr(results, "__aiter__"):
             async for value in results:

@@ -18,6 +18,7 @@ from dflow.flow.out_edge import OutEdge
 from dflow.graph.checking import checker
 from dflow.message import Headers
 from dflow.worker.offering import Offering
+from dflow.worker.ordered import InOrder, Order
 
 if TYPE_CHECKING:
     from loguru import Logger
@@ -165,9 +166,14 @@ class Emitters:
 
 
 def make_emitters(
-    node: Node, plane: DataPlane, encode: Callable[[Any], bytes], *, check_types: bool = False
+    node: Node,
+    plane: DataPlane,
+    encode: Callable[[Any], bytes],
+    *,
+    check_types: bool = False,
+    order: Order | None = None,
 ) -> Emitters:
-    """Return how ``node`` emits on each of its outputs.
+    """Return how ``node`` emits on each of its outputs, in ``order`` if there is one.
 
     With ``check_types`` each value is checked against its port's annotation first.
     """
@@ -179,6 +185,8 @@ def make_emitters(
         if not edges:
             found.unconsumed.append(Unconsumed())
             emit: Emit = found.unconsumed[-1]
+        elif order is not None:
+            emit = InOrder(order, Offering(edges, plane, encode, port))
         elif len(edges) == len(plain) == 1 and plain[0].key is None:
             direct = Direct(plain[0].lanes[0], encode, plane.attend)
             emit = _emit_to_lane(direct)
@@ -187,7 +195,7 @@ def make_emitters(
         elif len(plain) == len(edges):
             emit = _emit_to_edges(plain, plane.attend, encode)
         else:
-            emit = Offering(edges, plane, encode)
+            emit = Offering(edges, plane, encode, port)
         found.by_port[port] = emit if check is None else _checked(check, emit)
     return found
 

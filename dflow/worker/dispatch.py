@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from dflow.graph.node import Handler
     from dflow.wire.codec import Codec
     from dflow.worker.context import Direct, Emit
+    from dflow.worker.ordered import Order
     from dflow.worker.plane import Gate
 
 __all__ = ["PROMPT_TURN_NS", "TURN_NS", "Dispatcher", "Turns"]
@@ -78,7 +80,7 @@ class Dispatcher:
     """
 
     __slots__ = (
-        "_codec", "_direct", "_emit", "_gate", "_handlers", "_on_error", "_turns",
+        "_codec", "_direct", "_emit", "_gate", "_handlers", "_on_error", "_order", "_turns",
         "choosing", "errors", "handled", "handling", "other_ns", "paused",
     )  # fmt: skip
 
@@ -91,8 +93,10 @@ class Dispatcher:
         on_error: OnError,
         direct: Direct | None = None,
         turn_ns: int = TURN_NS,
+        order: Order | None = None,
     ) -> None:
         self._handlers = handlers
+        self._order = order
         self._emit = emit
         self._direct = direct
         self._codec = codec
@@ -134,7 +138,9 @@ class Dispatcher:
         if values:
             began = monotonic_ns()
             before = len(self.paused)
-            if handler.is_generator:
+            if self._order is not None:
+                self._one_by_one(self._order, handler, each, handling)
+            elif handler.is_generator:
                 self._generators(handler.call, each)
             else:
                 self._calls(handler.call, each, handling)
@@ -150,10 +156,15 @@ class Dispatcher:
         """Take up to ``most`` messages off the channel, to be handled as tasks."""
         values = self._next_values(channel, most)
         first = channel.window.taken
+        taken = [(value, Handling(channel, first + i)) for i, value in enumerate(values)]
+        if self._order is not None and channel.priority is not Priority.CONTROL:
+            numbers = channel.numbers(len(values))
+            for number, (_, handling) in zip(numbers, taken, strict=True):
+                handling.slot = self._order.enter(number, partial(channel.finish, 1))
         self.handled += len(values)
         if values:
             channel.take(len(values))
-        return [(value, Handling(channel, first + i)) for i, value in enumerate(values)]
+        return taken
 
     def _next_values(self, channel: InChannel, most: int) -> list[Any]:
         """Return up to ``most`` messages of the first batch; [] if the next are not wanted."""
@@ -171,6 +182,9 @@ class Dispatcher:
         if channel.picky:
             unwanted, most = channel.pick(most, wall_ns())
             if unwanted is not None:
+                if self._order is not None:
+                    for number in channel.numbers(most):  # they bring no results
+                        self._order.leave(self._order.enter(number))
                 channel.pass_over(unwanted, most)
                 return []
         return values[batch.position : batch.position + most]
@@ -198,16 +212,50 @@ class Dispatcher:
             if not self.drain(results, self.handling) or self._gate.shut:
                 break
 
+    def _one_by_one(
+        self, order: Order, handler: Handler, each: Iterator[Any], handling: Handling
+    ) -> None:
+        """Handle messages of an ordered node: every result belongs to the message at hand."""
+        channel = handling.channel
+        in_line = channel.priority is not Priority.CONTROL
+        paused = False
+        for number, value in zip(channel.numbers(handling.count), each, strict=True):
+            handling.slot = slot = order.enter(number) if in_line else None
+            order.begin(slot)
+            try:
+                result = handler.call(value)
+                if handler.is_generator or isinstance(result, GeneratorType):
+                    paused = not self.drain(iter(result or ()), handling)
+                elif result is not None:
+                    self._emit(result)
+            except Interrupted:
+                pass
+            except Exception as error:  # noqa: BLE001  # user code may raise anything
+                self._failed(error, "handler")
+            if slot is not None and not paused:
+                order.leave(slot)
+            if paused or self._gate.shut:
+                break
+        order.begin(None)
+
     def resume(self) -> None:
         """Go on with the generator that has waited longest for credit."""
         if not self.paused:
             return
-        results, self.handling = self.paused[0]
+        results, handling = self.paused[0]
+        self.handling = handling
+        slot = None if handling is None else handling.slot
+        if self._order is not None:
+            self._order.begin(slot)
         began = monotonic_ns()
         if self._pull(results):
             self.paused.popleft()
-            if self.handling is not None:
-                self.handling.channel.finish(1)
+            if handling is not None:
+                handling.channel.finish(1)
+            if self._order is not None and slot is not None:
+                self._order.leave(slot)
+        if self._order is not None:
+            self._order.begin(None)
         self.handling = None
         self.other_ns += monotonic_ns() - began
 

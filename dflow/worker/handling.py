@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextvars import ContextVar
 from operator import length_hint
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dflow.flow.in_edge import InChannel
+
+if TYPE_CHECKING:
+    from dflow.worker.ordered import Slot
 
 __all__ = ["Handling", "current_task"]
 
@@ -23,9 +26,10 @@ class Handling:
     """``count`` messages of ``channel`` from number ``first``, handled one after the other.
 
     ``cancelled`` are the sequences somebody asked to cancel after their handler had begun.
+    ``slot`` is the place of the message at hand in the line of an ordered node.
     """
 
-    __slots__ = ("_left", "cancelled", "channel", "count", "first")
+    __slots__ = ("_left", "cancelled", "channel", "count", "first", "slot")
 
     def __init__(
         self, channel: InChannel, first: int, count: int = 1, left: Iterator[Any] = _NOTHING
@@ -34,6 +38,7 @@ class Handling:
         self.first = first
         self.count = count
         self.cancelled: frozenset[int] = frozenset()
+        self.slot: Slot | None = None
         self._left = left
 
     @property
@@ -57,7 +62,9 @@ class Handling:
 
     def alone(self) -> Handling:
         """Return the message at hand by itself, for what goes on after the turn."""
-        return Handling(self.channel, self.sequence)
+        alone = Handling(self.channel, self.sequence)
+        alone.cancelled, alone.slot = self.cancelled, self.slot
+        return alone
 
 
 current_task: ContextVar[Handling | None] = ContextVar("current_task", default=None)

@@ -7,42 +7,67 @@ may refuse it is asked, before anything is pushed anywhere.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dflow.clock import monotonic_ns
 from dflow.errors import EdgeFull
+from dflow.flow.batch import Lane
 from dflow.flow.out_edge import OutEdge
-from dflow.flow.queue_edge import QueueEdge
+from dflow.flow.queue_edge import Place, QueueEdge
 
 if TYPE_CHECKING:
     from dflow.worker.plane import DataPlane
 
-__all__ = ["Offering"]
+__all__ = ["Offering", "Prepared"]
+
+
+class Prepared(NamedTuple):
+    """A value that may be emitted: encoded, and its way on every edge found."""
+
+    payload: bytes
+    lanes: list[Lane]
+    places: list[tuple[QueueEdge, Place]]
 
 
 class Offering:
-    """Emits on any mix of plain and queued edges. Called by the thread that owns the codec."""
+    """Emits on any mix of plain and queued edges of one ``output``.
 
-    __slots__ = ("_encode", "_plain", "_plane", "_queued")
+    Called by the thread that owns the codec.
+    """
+
+    __slots__ = ("_encode", "_plain", "_plane", "_queued", "output")
 
     def __init__(
         self,
         edges: Sequence[OutEdge | QueueEdge],
         plane: DataPlane,
         encode: Callable[[Any], bytes],
+        output: str = "out",
     ) -> None:
+        self.output = output
         self._plain = tuple(edge for edge in edges if isinstance(edge, OutEdge))
         self._queued = tuple(edge for edge in edges if isinstance(edge, QueueEdge))
         self._plane = plane
         self._encode = encode
 
-    def __call__(
-        self, value: Any, *, id: str | None = None, tag: tuple[int, int] | None = None
-    ) -> None:
+    def __call__(self, value: Any, *, id: str | None = None) -> None:
         """Emit ``value``; raises `EncodeError`, what a key function does, and `EdgeFull`."""
+        self.commit(self.prepare(value), id=id)
+
+    def prepare(self, value: Any) -> Prepared:
+        """Return ``value`` ready to be committed; raises `EncodeError`, what a key function does.
+
+        It is frozen: a change of the value from now on is not seen by anybody.
+        """
         payload = self._encode(value)
         lanes = [edge.lane_for(value, self._encode) for edge in self._plain]
-        places = [(edge, edge.place(value)) for edge in self._queued]
+        return Prepared(payload, lanes, [(edge, edge.place(value)) for edge in self._queued])
+
+    def commit(
+        self, prepared: Prepared, *, id: str | None = None, tag: tuple[int, int] | None = None
+    ) -> None:
+        """Emit what `prepare` returned; raises `EdgeFull`, and then it is on no edge."""
+        payload, lanes, places = prepared
         size = len(payload)
         refused: EdgeFull | None = None
         with self._plane.lock:
@@ -57,6 +82,7 @@ class Offering:
             for lane in lanes:
                 wanted = lane.push(payload) or wanted
             for edge, place in places:
-                wanted = edge.offer(payload, place, now, id=id, tag=tag) or wanted
+                tagged = tag if edge.plan.tagged else None
+                wanted = edge.offer(payload, place, now, id=id, tag=tagged) or wanted
             if wanted:
                 self._plane.pump()

@@ -16,6 +16,7 @@ from dflow.transport.poller import Poller
 from dflow.wire import frames as f
 from dflow.wire.codec import Codec
 from dflow.wire.notes import NO_NOTES, pack_notes
+from dflow.worker.ordered import Order
 
 __all__ = ["Edge", "Merge", "Outbound"]
 
@@ -32,7 +33,7 @@ class Outbound:
 
     __slots__ = (
         "_codec", "_edge_of", "_epoch", "_on_violation", "_poller", "_token", "_unwelcomed",
-        "edges", "flushes", "full", "hungry", "links",
+        "edges", "flushes", "full", "hungry", "links", "orders",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +59,7 @@ class Outbound:
         self.flushes = 0  # how the pulse sees that the main thread keeps flushing
         self.full = False
         self.hungry = False
+        self.orders: list[Order] = []  # of ordered nodes: what they emit leaves by these edges
         self.edges: list[Edge] = []
         for edge in plan.out_edges(me.node):
             numbers = [c.number for c in plan.channels if c.edge == edge.index and c.sender == me]
@@ -100,6 +102,8 @@ class Outbound:
     def flush(self) -> None:
         """Send everything that has credit."""
         full = hungry = False
+        for order in self.orders:
+            order.tell()
         for edge in self.edges:
             if edge.waiting or edge.news:
                 for cut in edge.flush(monotonic_ns()):
@@ -150,7 +154,9 @@ class Outbound:
     @property
     def unsent(self) -> bool:
         """Whether anything is still waiting to be sent."""
-        return any(edge.waiting or edge.news for edge in self.edges)
+        return any(edge.waiting or edge.news for edge in self.edges) or any(
+            order.news for order in self.orders
+        )
 
     def end(self) -> None:
         """Send END on every channel."""

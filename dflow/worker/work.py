@@ -22,6 +22,7 @@ from dflow.stats import NodeStats, WorkerStats
 from dflow.worker.aio import AsyncRunner, AsyncSource
 from dflow.worker.context import Context, make_emitters, refusing_emitters
 from dflow.worker.dispatch import MAX_TURN, PROMPT_TURN_NS, TURN_NS, Dispatcher
+from dflow.worker.ordered import Order
 from dflow.worker.source import SyncSource
 from dflow.worker.state import HookRaised
 from dflow.worker.ticks import Ticks
@@ -62,7 +63,11 @@ class Work:
         self._waiting: int | None = None
         capacities = [e.capacity for e in plane.plan.out_edges(ctx.node)]
         self._overdraft = min(capacities, default=1)
-        emitters = make_emitters(node, plane, codec.encode, check_types=check_types)
+        self._handlers = {port: node.bind(port, ctx) for port in node.inputs}
+        self._order = self._make_order()
+        emitters = make_emitters(
+            node, plane, codec.encode, check_types=check_types, order=self._order
+        )
         self._emitters = emitters.by_port
         self._unconsumed = emitters.unconsumed
         ctx.attach(self._emitters)
@@ -71,7 +76,6 @@ class Work:
         port = "out" if "out" in outputs or len(outputs) != 1 else outputs[0]
         self._emit = self._emitters.get(port) or self._refuse_results(outputs)
         self._direct = emitters.direct.get(port)
-        self._handlers = {port: node.bind(port, ctx) for port in node.inputs}
         for edge in plane.outbound.edges:
             if isinstance(edge, QueueEdge):
                 edge.on_merge_error = partial(self._code.say, where=f"coalesce of {edge.id}")
@@ -83,6 +87,7 @@ class Work:
             self._code.failed,
             self._direct,
             PROMPT_TURN_NS if plane.plan.takes_control(ctx.node) else TURN_NS,
+            self._order,
         )
         calls = [handler.call for handler in self._handlers.values()]
         self._code.emitter = calls[0] if len(calls) == 1 else None
@@ -91,6 +96,17 @@ class Work:
         self._is_source = node.kind == "source"
         if any(handler.is_async for handler in self._handlers.values()):
             self._need_tasks()
+
+    def _make_order(self) -> Order | None:
+        """Return the line in which results leave, where they would not by themselves."""
+        overtaking = any(handler.is_async for handler in self._handlers.values())
+        if not self._options.ordered or not (overtaking or self._options.replicas > 1):
+            return None
+        outbound = self._plane.outbound
+        queued = [edge for edge in outbound.edges if isinstance(edge, QueueEdge)]
+        order = Order(queued, self._code.failed)
+        outbound.orders.append(order)
+        return order
 
     def _refuse_results(self, outputs: list[str]) -> Callable[[Any], None]:
         """Return what is done with returned and yielded values when no output is theirs."""
@@ -112,6 +128,7 @@ class Work:
                 self._emit,
                 self._code.failed,
                 self._waits,
+                self._order,
             )
             self._pulse.wake_after_flush = True
         return self.tasks
