@@ -318,7 +318,8 @@ class Handle:
         plane.flush()
         self._keep_the_last()
         owing = plane.inbound.grant(idle=not ready)
-        if self.ran and not self._drained and plane.inbound.fed and plane.inbound.exhausted:
+        results = plane.inbound.inputs[EXTERNAL]
+        if self.ran and not self._drained and results.fed and results.exhausted:
             self._drained = True
             self._outbox.append(c.Drained())
         if self._drain_by_ns is not None and not self._drain_sent:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from dflow.errors import ProtocolError
@@ -22,22 +22,47 @@ from dflow.transport.link import InLink
 from dflow.transport.poller import Poller
 from dflow.wire import frames as f
 
-__all__ = ["Inbound"]
+__all__ = ["Inbound", "Inputs"]
 
 _HWM_MARGIN = 64
 _MOST_STRANGERS = 1024
 """Refused strangers that are remembered; one that was forgotten is refused once more."""
 
 
+class Inputs:
+    """The incoming channels of one node. ``fed``: whether any planned edge ends there.
+
+    ``open`` counts planned channels that have not seen END; ``ended``: the node takes no more.
+    """
+
+    __slots__ = ("channels", "ended", "fed", "open")
+
+    def __init__(self, planned: Iterable[InChannel]) -> None:
+        self.channels = list(planned)
+        self.open = len(self.channels)
+        self.fed = bool(self.channels)
+        self.ended = False
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every planned channel is at its end and nothing is left to handle."""
+        return self.open == 0 and not any(channel.inbox for channel in self.channels)
+
+    def drop(self) -> None:
+        """Empty every inbox; what was in it stays counted as received, not delivered."""
+        for channel in self.channels:
+            channel.inbox.clear()
+
+
 class Inbound:
     """Every incoming channel of one participant, and the queue of those with messages.
 
-    ``fed``: whether any planned edge ends here.
+    ``inputs`` are those of each of its nodes, by name.
     """
 
     __slots__ = (
-        "_banned", "_ended", "_epoch", "_externals", "_on_violation", "_open", "_plan",
-        "_poller", "_refused", "_token", "channels", "fed", "links", "ready", "strangers",
+        "_banned", "_epoch", "_externals", "_homes", "_on_violation", "_plan", "_poller",
+        "_refused", "_token", "channels", "inputs", "links", "ready", "strangers",
     )  # fmt: skip
 
     def __init__(
@@ -57,26 +82,32 @@ class Inbound:
         self._on_violation = on_violation
         self._banned: set[bytes] = set()
         self._refused: deque[bytes] = deque()  # the strangers of them, oldest first
-        self._ended = False
         self.links: dict[int, InLink] = {}
         self.ready = ReadyQueue()
         self.strangers = 0
         self.channels: dict[int, InChannel] = {}
-        for channel in plan.channels:
-            if channel.receiver == me:
-                edge = plan.edges[channel.edge]
-                self.channels[channel.number] = self._channel(channel.number, edge)
+        self.inputs: dict[str, Inputs] = {}
+        self._homes: dict[int, Inputs] = {}
+        self._externals: dict[int, EdgePlan] = {}
+        for member in plan.members(me):
+            self._add_node(member)
+
+    def _add_node(self, me: WorkerId) -> None:
+        """Make the channels of one of the participant's nodes."""
+        plan = self._plan
+        planned = [ch for ch in plan.channels if ch.receiver == me]
+        mine = {ch.number: self._channel(ch.number, plan.edges[ch.edge]) for ch in planned}
+        self.channels |= mine
         for edge in plan.in_edges(me.node):
             if edge.tagged:
                 self._put_in_order(edge, me)
-        self._open = len(self.channels)  # planned channels that have not seen END
-        self.fed = bool(self.channels)
         outside = {edge.index: edge for edge in plan.external_edges}
-        self._externals = {
-            channel.number: outside[channel.edge]
-            for channel in plan.external_channels
-            if channel.receiver == me
+        external = {
+            ch.number: outside[ch.edge] for ch in plan.external_channels if ch.receiver == me
         }
+        self._externals |= external
+        self.inputs[me.node] = inputs = Inputs(mine.values())
+        self._homes |= dict.fromkeys([*mine, *external], inputs)
 
     def _channel(self, number: int, edge: EdgePlan, *, external: bool = False) -> InChannel:
         return InChannel(
@@ -145,7 +176,7 @@ class Inbound:
             elif frame.kind == f.END:
                 channel.accept_end(frame)
                 self.offer(channel)
-                self._open -= not channel.external
+                self._homes[number].open -= not channel.external
             else:
                 raise ProtocolError(f"expected a batch or END, got frame kind {frame.kind}")
         except ProtocolError as error:
@@ -191,7 +222,7 @@ class Inbound:
             raise ProtocolError(f"channel {frame.channel} is not open to this peer")
         channel.peer = (link, peer)
         # located while this node was running: that it has ended since is nobody's mistake
-        closed = self._ended and channel.external
+        closed = self._homes[frame.channel].ended and channel.external
         link.send(peer, channel.closed_frame() if closed else channel.credit_frame())
 
     def _external(self, number: int) -> InChannel | None:
@@ -200,6 +231,7 @@ class Inbound:
             return None
         channel = self._channel(number, self._externals[number], external=True)
         self.channels[number] = channel
+        self._homes[number].channels.append(channel)
         return channel
 
     def grant(self, *, idle: bool) -> bool:
@@ -216,26 +248,18 @@ class Inbound:
                 owing = True
         return owing
 
-    @property
-    def exhausted(self) -> bool:
-        """Whether every planned channel is at its end and nothing is left to handle."""
-        return self._open == 0 and not any(channel.inbox for channel in self.channels.values())
-
-    def end(self) -> None:
-        """Tell senders outside that no more is taken."""
-        for channel in self.channels.values():
-            if channel.external and channel.peer is not None:
+    def end(self, node: str) -> None:
+        """Tell senders outside that ``node`` takes no more; idempotent."""
+        inputs = self.inputs[node]
+        for channel in inputs.channels:
+            if channel.external and channel.peer is not None and not inputs.ended:
                 link, peer = channel.peer
                 link.send(peer, channel.closed_frame())
-        self._ended = True
-
-    def drop(self) -> None:
-        """Empty every inbox; what was in it stays counted as received, not delivered."""
-        for channel in self.channels.values():
-            channel.inbox.clear()
+        inputs.ended = True
 
     def close(self) -> None:
         """Close every socket; nobody can open a channel any more."""
-        self._ended = True
+        for inputs in self.inputs.values():
+            inputs.ended = True
         for link in self.links.values():
             link.close()

@@ -105,7 +105,7 @@ class WorkerLoop:
         return IDLE_REPORT_S if owing else None
 
     def _flushed(self) -> bool:
-        return not self._plane.outbound.unsent and not self._work.dispatch.paused
+        return not self._plane.outbound.unsent and not self._work.paused
 
     def _advance(self) -> None:
         """Do what the phase asks for."""
@@ -151,14 +151,14 @@ class WorkerLoop:
                 self._call_hook(name)
             case s.BeginRun():
                 self._work.begin()
-            case s.CloseInputs():
-                self._work.close_inputs()
-            case s.Hold(_, on):
-                self._work.hold("paused", on)
+            case s.CloseInputs(node):
+                self._work.close_inputs(node)
+            case s.Hold(node, on):
+                self._work.hold("paused", on, node)
             case s.StopWork():
                 self._work.stop()
             case s.EndChannels():
-                self._plane.end()
+                self._work.end()
             case s.Say(message):
                 if isinstance(message, c.Stopped):
                     self._work.conclude()

@@ -18,13 +18,43 @@ from dflow.wire.codec import Codec
 from dflow.wire.notes import NO_NOTES, pack_notes
 from dflow.worker.ordered import Order
 
-__all__ = ["Edge", "Merge", "Outbound"]
+__all__ = ["Edge", "Merge", "Outbound", "Outputs"]
 
 Edge = OutEdge | QueueEdge
 Merge = Callable[[Any, Any], Any]
 
 
-class Outbound:
+class Outputs:
+    """The outgoing edges of one node; ``orders`` in which things leave by them."""
+
+    __slots__ = ("edges", "orders")
+
+    def __init__(self, edges: Iterable[Edge], orders: list[Order]) -> None:
+        self.edges = list(edges)
+        self.orders = orders
+
+    @property
+    def blocked(self) -> bool:
+        """Whether some edge has no credit for another message."""
+        for edge in self.edges:  # noqa: SIM110  # once a turn: a generator costs more
+            if edge.full:
+                return True
+        return False
+
+    @property
+    def waiting(self) -> int:
+        """Messages emitted that have not left."""
+        return sum(edge.waiting for edge in self.edges)
+
+    @property
+    def unsent(self) -> bool:
+        """Whether anything is still waiting to be sent."""
+        return any(edge.waiting or edge.news for edge in self.edges) or any(
+            order.news for order in self.orders
+        )
+
+
+class Outbound(Outputs):
     """Every outgoing channel of one participant.
 
     ``full`` after a `flush` says whether some edge has no credit for another message,
@@ -33,7 +63,7 @@ class Outbound:
 
     __slots__ = (
         "_codec", "_edge_of", "_epoch", "_on_violation", "_poller", "_token", "_unwelcomed",
-        "edges", "flushes", "full", "hungry", "links", "orders",
+        "flushes", "full", "hungry", "links",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +79,7 @@ class Outbound:
         codec: Codec | None = None,
         edge_merge: Callable[[str], Merge | None] = lambda edge_id: None,
     ) -> None:
+        super().__init__((), [])
         self._codec = codec or Codec()
         self._poller = poller
         self._token = token
@@ -59,11 +90,11 @@ class Outbound:
         self.flushes = 0  # how the pulse sees that the main thread keeps flushing
         self.full = False
         self.hungry = False
-        self.orders: list[Order] = []  # of ordered nodes: what they emit leaves by these edges
-        self.edges: list[Edge] = []
-        for edge in plan.out_edges(me.node):
-            numbers = [c.number for c in plan.channels if c.edge == edge.index and c.sender == me]
-            self.edges.append(self.make(edge, numbers, edge_key(edge.index), edge_merge(edge.id)))
+        for member in plan.members(me):
+            for edge in plan.out_edges(member.node):
+                mine = [c for c in plan.channels if (c.edge, c.sender) == (edge.index, member)]
+                key, merge = edge_key(edge.index), edge_merge(edge.id)
+                self.edges.append(self.make(edge, [c.number for c in mine], key, merge))
         self._edge_of = {number: edge for edge in self.edges for number in edge.channels}
 
     def make(
@@ -138,30 +169,10 @@ class Outbound:
         if data is not None:
             self._on_report(link.number, data)
 
-    @property
-    def blocked(self) -> bool:
-        """Whether some edge has no credit for another message."""
-        for edge in self.edges:  # noqa: SIM110  # once a turn: a generator costs more
-            if edge.full:
-                return True
-        return False
-
-    @property
-    def waiting(self) -> int:
-        """Messages emitted that have not left."""
-        return sum(edge.waiting for edge in self.edges)
-
-    @property
-    def unsent(self) -> bool:
-        """Whether anything is still waiting to be sent."""
-        return any(edge.waiting or edge.news for edge in self.edges) or any(
-            order.news for order in self.orders
-        )
-
-    def end(self) -> None:
-        """Send END on every channel."""
+    def end(self, edges: Iterable[Edge]) -> None:
+        """Send END on every channel of some edges; on each once."""
         now = wall_ns()
-        for edge in self.edges:
+        for edge in edges:
             for number, sent in edge.end():
                 self.links[number].send(f.pack_end(number, self._epoch, sent, now))
 

@@ -7,8 +7,9 @@ a blocked generator or handler left behind. That is the whole locking discipline
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from threading import Lock
+from types import MappingProxyType
 from typing import Any
 
 from dflow.clock import cpu_ns, monotonic_ns
@@ -19,9 +20,11 @@ from dflow.transport.link import InLink, OutLink
 from dflow.transport.poller import Poller, Wakeup
 from dflow.wire.codec import Codec
 from dflow.worker.inbound import Inbound
-from dflow.worker.outbound import Merge, Outbound
+from dflow.worker.outbound import Merge, Outbound, Outputs
 
 __all__ = ["DataPlane", "Gate"]
+
+NOTHING: Mapping[str, NodeStats] = MappingProxyType({})
 
 
 class Gate:
@@ -34,7 +37,7 @@ class Gate:
 
 
 class DataPlane:
-    """Every channel of one participant.
+    """Every channel of one participant. ``running``: the outputs of the node whose code runs.
 
     ``on_violation(text)`` is called when a planned peer breaks the protocol: data may be
     missing, so the run must end. ``codec`` is used by the thread that emits; ``edge_merge`` tells
@@ -74,6 +77,15 @@ class DataPlane:
             codec=codec,
             edge_merge=edge_merge,
         )
+        self.running: Outputs = self.outbound
+
+    def outputs(self, node: str) -> Outputs:
+        """Return the outgoing edges of ``node``, one of those in this process."""
+        if len(self.inbound.inputs) == 1:
+            return self.outbound
+        planned = self.plan.edges
+        mine = [edge for edge in self.outbound.edges if planned[edge.index].sender == node]
+        return Outputs(mine, self.outbound.orders)
 
     def receive(self, ready: Iterable[Any]) -> None:
         """Take in one frame of each link in ``ready`` (what the poller says can be read).
@@ -90,26 +102,26 @@ class DataPlane:
     def flush(self) -> None:
         """Send everything that has credit, and set the gate if an edge has none left."""
         self.outbound.flush()
-        self.gate.shut = self.outbound.full
+        self.gate.shut = self.outbound.full and self.running.blocked
 
     def pump(self) -> None:
         """Flush, with a look at the credit reports if that left something without credit."""
         self.outbound.pump()
-        self.gate.shut = self.outbound.full
+        self.gate.shut = self.outbound.full and self.running.blocked
 
     def attend(self) -> None:
         """Called by emit, without the lock, when a batch is full or credit has run out."""
         with self.lock:
             self.pump()
 
-    def end(self) -> None:
-        """Report what is owed, then end every channel, in both directions."""
+    def end(self, node: str) -> None:
+        """Report what is owed, then end every channel of ``node``, in both directions."""
         self.inbound.grant(idle=True)
-        self.outbound.end()
-        self.inbound.end()
+        self.outbound.end(self.outputs(node).edges)
+        self.inbound.end(node)
 
-    def stats(self, node: NodeStats) -> WorkerStats:
-        """Return every counter of the edges, with those of the node."""
+    def stats(self, node: NodeStats, fused: Mapping[str, NodeStats] = NOTHING) -> WorkerStats:
+        """Return every counter of the edges, with those of the node, and of others by name."""
         edges = list(self.outbound.edges)
         queued = [edge for edge in edges if isinstance(edge, QueueEdge)]
         now = monotonic_ns()
@@ -138,6 +150,7 @@ class DataPlane:
             {edge.index: edge.fates for edge in queued},
             {edge.index: edge.queue_stats(now) for edge in queued},
             cpu_ns=cpu_ns(),
+            fused=fused,
         )
 
     def close(self) -> None:

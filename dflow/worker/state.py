@@ -66,6 +66,7 @@ class HookRaised:
     where: str
     error: str
     traceback: str
+    node: str = ""
 
 
 Event = c.Control | Simple | HookReturned | HookRaised
@@ -97,7 +98,9 @@ class BeginRun:
 
 @dataclass(frozen=True, slots=True)
 class CloseInputs:
-    """End the source, or the inputs that only the outside feeds."""
+    """End the source, or the inputs that only the outside feeds; ``node`` empty: of all nodes."""
+
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +230,10 @@ class WorkerState:
                 return [CallHook("on_start")]
             case c.Run():
                 return [BeginRun()]
-            case c.Drain() | c.DrainNode() if before is Phase.RUNNING:
+            case c.Drain() if before is Phase.RUNNING:
                 return [CloseInputs()]
+            case c.DrainNode(node) if before is Phase.RUNNING:
+                return [CloseInputs(node)]
             case c.Pause(node, paused) if before is Phase.RUNNING:
                 return [Hold(node, bool(paused))]
             case Simple.EXHAUSTED:
@@ -240,7 +245,7 @@ class WorkerState:
             case HookReturned():
                 return self._hook_returned(event.name)
             case HookRaised() if before is not Phase.FAILED:
-                return [Say(c.Failed(event.where, event.error, event.traceback))]
+                return [Say(c.Failed(event.where, event.error, event.traceback, event.node))]
         return []
 
     def _hook_returned(self, name: str) -> list[Instruction]:

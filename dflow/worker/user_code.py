@@ -18,6 +18,7 @@ from dflow.worker.state import HookRaised
 if TYPE_CHECKING:
     from dflow.graph.node import Node
     from dflow.worker.context import Context
+    from dflow.worker.outbound import Outputs
     from dflow.worker.plane import DataPlane
     from dflow.worker.pulse import Pulse
 
@@ -33,15 +34,18 @@ class UserCode:
     """
 
     __slots__ = (
-        "_ctx", "_log", "_node", "_plane", "_pulse", "_stop", "busy_ns", "emitter", "errors",
-        "raised",
+        "_ctx", "_log", "_node", "_outputs", "_plane", "_pulse", "_stop", "busy_ns", "emitter",
+        "errors", "raised",
     )  # fmt: skip
 
-    def __init__(self, node: Node, ctx: Context, plane: DataPlane, pulse: Pulse) -> None:
+    def __init__(
+        self, node: Node, ctx: Context, plane: DataPlane, pulse: Pulse, outputs: Outputs
+    ) -> None:
         self._node = node
         self._ctx = ctx
         self._plane = plane
         self._pulse = pulse
+        self._outputs = outputs
         self._stop = node.node_options.on_error == "stop"
         self._log = ErrorLog()
         self.raised: HookRaised | None = None
@@ -50,6 +54,7 @@ class UserCode:
         self.busy_ns = 0
 
     def __enter__(self) -> None:
+        self._plane.running = self._outputs
         self._plane.gate.shut = False
         self._plane.lock.release()
         self._pulse.user_code_begins()
@@ -76,7 +81,7 @@ class UserCode:
         except Exception as error:  # noqa: BLE001  # user code may raise anything
             self.errors += 1
             if name == "on_start" or (self._stop and name != "on_stop"):
-                return HookRaised(name, describe(error), user_traceback(error))
+                return HookRaised(name, describe(error), user_traceback(error), self._ctx.node)
             self.say(error, name)
         finally:
             self.busy_ns += monotonic_ns() - began
@@ -89,7 +94,7 @@ class UserCode:
             return
         if self.raised is None:
             text = describe(error, self._emitted_by(where))
-            self.raised = HookRaised(where, text, user_traceback(error))
+            self.raised = HookRaised(where, text, user_traceback(error), self._ctx.node)
         self._plane.gate.shut = True
 
     def conclude(self) -> None:

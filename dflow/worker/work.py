@@ -56,7 +56,9 @@ class Work:
         self._ctx = ctx
         self._plane = plane
         self._pulse = pulse
-        self._code = UserCode(node, ctx, plane, pulse)
+        self._inputs = plane.inbound.inputs[ctx.node]
+        self._outputs = plane.outputs(ctx.node)
+        self._code = UserCode(node, ctx, plane, pulse, self._outputs)
         self._ticks = Ticks(self._options.tick_s)
         self._holds: set[str] = set()
         self._closing = False
@@ -76,7 +78,7 @@ class Work:
         port = "out" if "out" in outputs or len(outputs) != 1 else outputs[0]
         self._emit = self._emitters.get(port) or self._refuse_results(outputs)
         self._direct = emitters.direct.get(port)
-        for edge in plane.outbound.edges:
+        for edge in self._outputs.edges:
             if isinstance(edge, QueueEdge):
                 edge.on_merge_error = partial(self._code.say, where=f"coalesce of {edge.id}")
         self.dispatch = Dispatcher(
@@ -102,10 +104,9 @@ class Work:
         overtaking = any(handler.is_async for handler in self._handlers.values())
         if not self._options.ordered or not (overtaking or self._options.replicas > 1):
             return None
-        outbound = self._plane.outbound
-        queued = [edge for edge in outbound.edges if isinstance(edge, QueueEdge)]
+        queued = [edge for edge in self._outputs.edges if isinstance(edge, QueueEdge)]
         order = Order(queued, self._code.failed)
-        outbound.orders.append(order)
+        self._outputs.orders.append(order)
         return order
 
     def _refuse_results(self, outputs: list[str]) -> Callable[[Any], None]:
@@ -141,6 +142,11 @@ class Work:
         return self._code.raised
 
     @property
+    def paused(self) -> bool:
+        """Whether a generator waits for credit."""
+        return bool(self.dispatch.paused)
+
+    @property
     def held(self) -> bool:
         """Whether any reason to hold the node is left."""
         return bool(self._holds)
@@ -168,11 +174,11 @@ class Work:
 
     def _waits(self) -> bool:
         """Whether data must wait: for credit, or because the node is held."""
-        return bool(self._holds) or self._plane.outbound.blocked
+        return bool(self._holds) or self._outputs.blocked
 
     def _resumable(self) -> bool:
         """Whether a paused generator may go on: of a held node only what is not of data."""
-        if not self.dispatch.paused or self._plane.outbound.blocked:
+        if not self.dispatch.paused or self._outputs.blocked:
             return False
         return not self._holds or not self.dispatch.paused_by_data
 
@@ -182,7 +188,7 @@ class Work:
             return False
         if self._is_source:
             return self._source is not None and self._source.exhausted
-        return (self._plane.inbound.fed or self._closing) and self._plane.inbound.exhausted
+        return (self._inputs.fed or self._closing) and self._inputs.exhausted
 
     @property
     def active(self) -> bool:
@@ -199,7 +205,7 @@ class Work:
         """Begin to tick."""
         self._ticks.begin(monotonic_ns() / 1e9)
 
-    def hold(self, reason: str, on: bool) -> None:
+    def hold(self, reason: str, on: bool, node: str = "") -> None:
         """Hold the node for ``reason``, or say that this reason is gone; idempotent.
 
         While any reason is left it takes no data, pulls no source, resumes no generator and
@@ -218,7 +224,7 @@ class Work:
         turn: or it would take all the credit there ever is.
         """
         waits = self._waits()
-        self._ticks.owes = self._ticks.owes and self._plane.outbound.blocked
+        self._ticks.owes = self._ticks.owes and self._outputs.blocked
         if not self.resume():
             if self._is_source:
                 if not waits:
@@ -232,11 +238,11 @@ class Work:
 
         That is what control messages emit: data waits meanwhile. Bounded, or memory would not be.
         """
-        outbound = self._plane.outbound
-        if not outbound.blocked:
+        outputs = self._outputs
+        if not outputs.blocked:
             self._waiting = None
             return 0
-        waiting = outbound.waiting
+        waiting = outputs.waiting
         if self._waiting is None or waiting < self._waiting:
             self._waiting = waiting
         return waiting - self._waiting
@@ -299,7 +305,7 @@ class Work:
         self._ctx.stop()
         return self._is_source and not self._ctx.watched
 
-    def close_inputs(self) -> None:
+    def close_inputs(self, node: str = "") -> None:
         """End the source, or the inputs that only the outside feeds."""
         self._closing = True
         if self._source is not None and self._ctx.watched:
@@ -314,10 +320,14 @@ class Work:
     def stop(self) -> None:
         """Take nothing more; what is queued or under way is abandoned."""
         self.dispatch.paused.clear()
-        self._plane.inbound.drop()
+        self._inputs.drop()
         if self.tasks is not None:
             with self._code:
                 self.tasks.cancel()
+
+    def end(self) -> None:
+        """Send END: the node has emitted all it ever will, and takes no more."""
+        self._plane.end(self._ctx.node)
 
     def conclude(self) -> None:
         """Say what was left unsaid, after the last message."""
@@ -349,7 +359,7 @@ class Work:
         ticks.called += 1
         self._code.raised = self.hook("on_tick") or self._code.raised
         self._plane.flush()
-        ticks.owes = self._plane.outbound.unsent
+        ticks.owes = self._outputs.unsent
 
     def hook(self, name: str) -> HookRaised | None:
         """Call a lifecycle hook; return its error if that must end the run."""
@@ -394,7 +404,7 @@ class Work:
         plane = self._plane
         parts = [p for p in (self.dispatch, self._source, self.tasks) if p is not None]
         emitted: dict[str, int] = {}
-        for edge in plane.outbound.edges:
+        for edge in self._outputs.edges:
             emitted[plane.plan.edges[edge.index].output] = edge.emitted
         unconsumed = sum(count.count for count in self._unconsumed)
         node = NodeStats(

@@ -204,7 +204,7 @@ def test_a_held_node_lets_a_generator_of_a_hook_go_on(bench: MakeBench) -> None:
 def test_a_held_node_does_not_reach_its_end(bench: MakeBench) -> None:
     graph = Graph("g", numbers(0) >> show())
     one = bench(graph, "show")
-    one.plane.inbound._open = 0  # as after END
+    one.plane.inbound.inputs["show"].open = 0  # as after END
     one.work.hold("paused", on=True)
     assert not one.work.at_end()
     assert not one.work.ready()

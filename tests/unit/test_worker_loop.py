@@ -165,7 +165,7 @@ class Stage:
     def ended(self) -> bool:
         """Whether the replica has sent END; takes what came before it."""
         self.take()
-        return self.peer.inbound.exhausted
+        return all(inputs.exhausted for inputs in self.peer.inbound.inputs.values())
 
     def send(self, *values: Any, end: bool = False) -> None:
         """Send values to the replica, and END."""
@@ -180,7 +180,7 @@ class Stage:
 
         self.hear(gone)
         if end:
-            self.peer.outbound.end()
+            self.peer.outbound.end(self.peer.outbound.edges)
 
     def close(self) -> None:
         """End whatever still runs, and close every socket."""

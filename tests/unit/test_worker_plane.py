@@ -207,15 +207,16 @@ def test_messages_arrive_in_order_and_credit_comes_back(net: Net) -> None:
 def test_the_end_of_every_sender_exhausts_the_receiver(net: Net) -> None:
     a, b = net.connected()
     emit(a, 1)
-    a.end()
+    a.end("left")
     net.until(lambda: net.both.inbound.channels[0].end_at == 1)
-    seen = [net.both.inbound.exhausted]
-    b.end()
+    inputs = net.both.inbound.inputs["both"]
+    seen = [inputs.exhausted]
+    b.end("right")
     net.until(lambda: net.both.inbound.channels[1].end_at == 0)
-    seen.append(net.both.inbound.exhausted)  # a message still waits
+    seen.append(inputs.exhausted)  # a message still waits
     assert net.received(0) == [1]
-    assert [*seen, net.both.inbound.exhausted] == [False, False, True]
-    assert net.both.inbound.fed
+    assert [*seen, inputs.exhausted] == [False, False, True]
+    assert inputs.fed
 
 
 @only_inproc
@@ -395,7 +396,7 @@ def test_inputs_that_were_dropped_stay_in_the_books(net: Net) -> None:
     a, _ = net.connected()
     emit(a, 1, 2)
     net.until(lambda: count(net, 0) == 2)
-    net.both.inbound.drop()
+    net.both.inbound.inputs["both"].drop()
     (row, _) = net.both.stats(NodeStats()).ins
     assert (row.received, row.delivered) == (2, 0)
     assert not net.both.inbound.channels[0].inbox
@@ -430,7 +431,7 @@ def test_the_outside_may_send_until_the_node_ends(net: Net) -> None:
     number = net.plan.external_channel("both", "in", 0)
     net.until(lambda: number in net.both.inbound.channels and count(net, number) == 1)
     assert net.received(number) == ["hello"]
-    net.both.end()
+    net.both.end("both")
     net.until(lambda: handle.outbound.edges[0].closed)
     assert net.violations[EXTERNAL] == []
 
@@ -446,7 +447,7 @@ def test_an_outside_that_breaks_the_protocol_does_not_end_the_run(net: Net) -> N
 
 @only_inproc
 def test_who_comes_from_outside_after_the_end_is_told_that_it_is_closed(net: Net) -> None:
-    net.both.end()
+    net.both.end("both")
     handle = outside(net)
     net.until(lambda: handle.outbound.edges[0].closed)
     assert net.violations == {"both": [], EXTERNAL: []}
