@@ -63,21 +63,30 @@ class SendWindow:
 
 
 class ReceiveWindow:
-    """What a channel's receiver has taken, and when the sender should hear of it."""
+    """What a channel's receiver has taken, and when the sender should hear of it.
+
+    ``reports`` is `EdgePlan.reports`. With "ready", what is reported as taken is what is done,
+    in whatever order: a sender may then send as many as there are hands free. ``beyond`` are the
+    numbers of messages done while an earlier one is not; they are reported with "ready" only.
+    """
 
     __slots__ = (
-        "capacity", "done", "max_bytes", "received", "received_bytes",
+        "_at", "_ready", "beyond", "capacity", "done", "max_bytes", "received", "received_bytes",
         "reported", "reported_bytes", "reported_done", "taken", "taken_bytes",
     )  # fmt: skip
 
-    def __init__(self, capacity: int, max_bytes: int) -> None:
+    def __init__(self, capacity: int, max_bytes: int, reports: str = "half") -> None:
         self.capacity = capacity
         self.max_bytes = max_bytes
+        self._ready = reports == "ready"
+        # a report is due when so many messages, or bytes, are owed
+        self._at = (capacity + 1) // 2 if reports == "half" else 1
         self.received = 0
         self.received_bytes = 0
         self.taken = 0
         self.taken_bytes = 0
         self.done = 0
+        self.beyond: set[int] = set()
         self.reported = 0
         self.reported_bytes = 0
         self.reported_done = 0
@@ -101,18 +110,38 @@ class ReceiveWindow:
         self.received += messages
         self.received_bytes += size_bytes
 
+    def advance(self, count: int) -> None:
+        """Count the next ``count`` messages as done."""
+        if not self.beyond:
+            self.done += count
+            return
+        for _ in range(count):
+            self.finish(self.done)
+
+    def finish(self, sequence: int) -> None:
+        """Count one message as done, though earlier ones may not be."""
+        if sequence != self.done:
+            self.beyond.add(sequence)
+            return
+        self.done += 1
+        while self.done in self.beyond:
+            self.beyond.remove(self.done)
+            self.done += 1
+
     def due(self, *, idle: bool) -> bool:
         """Whether a report should be sent now; when ``idle``, whether anything is owed."""
-        if idle:
-            return self.taken != self.reported or self.done != self.reported_done
+        taken = self.taken if not self._ready else self.done + len(self.beyond)
+        if idle or self._at == 1:
+            return taken != self.reported or self.done != self.reported_done
         return (
-            2 * (self.taken - self.reported) >= self.capacity
+            taken - self.reported >= self._at
             or 2 * (self.taken_bytes - self.reported_bytes) >= self.max_bytes
         )
 
-    def report(self) -> tuple[int, int, int]:
-        """Return ``(taken, taken_bytes, done)`` and remember that it was sent."""
-        self.reported = self.taken
+    def report(self) -> tuple[int, int, int, tuple[int, ...]]:
+        """Return (taken, taken_bytes, done, beyond) and remember that it was sent."""
+        self.reported = self.taken if not self._ready else self.done + len(self.beyond)
         self.reported_bytes = self.taken_bytes
         self.reported_done = self.done
-        return self.taken, self.taken_bytes, self.done
+        beyond = tuple(self.beyond) if self._ready else ()
+        return self.reported, self.taken_bytes, self.done, beyond

@@ -77,6 +77,7 @@ class InChannel:
         external: bool = False,
         numbered: bool = False,
         ttl_s: float | None = None,
+        reports: str = "half",
     ) -> None:
         self.number = number
         self.edge_id = edge_id
@@ -84,7 +85,7 @@ class InChannel:
         self.priority = priority
         self.epoch = epoch
         self.external = external
-        self.window = ReceiveWindow(capacity, max_bytes)
+        self.window = ReceiveWindow(capacity, max_bytes, reports)
         self.inbox: deque[Batch] = deque()
         self.end_at: int | None = None
         self.peer: Any = None  # how the transport reaches the sender; None until its HELLO
@@ -222,8 +223,10 @@ class InChannel:
         elif why is Unwanted.CANCELLED:
             self.withdrawn += count
             self.cancelled.difference_update(range(self.window.taken, self.window.taken + count))
+        first = self.window.taken
         self.take(count)
-        self.finish(count)
+        for sequence in range(first, first + count):  # earlier ones may still be handled
+            self.finish_one(sequence)
 
     def cancel(self, sequence: int) -> None:
         """Do not hand out message ``sequence``, which is not taken yet."""
@@ -242,7 +245,11 @@ class InChannel:
 
     def finish(self, count: int) -> None:
         """Count the next ``count`` messages taken as done: their effects are safe."""
-        self.window.done += count
+        self.window.advance(count)
+
+    def finish_one(self, sequence: int) -> None:
+        """Count message ``sequence`` as done, though earlier ones may still be handled."""
+        self.window.finish(sequence)
 
     @property
     def exhausted(self) -> bool:

@@ -133,7 +133,9 @@ class OutEdge:
             for _, batch, first in lane.cut()
         ]
 
-    def on_credit(self, channel: int, taken: int, taken_bytes: int, done: int) -> None:
+    def on_credit(
+        self, channel: int, taken: int, taken_bytes: int, done: int, beyond: Sequence[int] = ()
+    ) -> None:
         """Take in a report; raises `ProtocolError` and changes nothing if it is impossible."""
         at = self._place[channel]
         if self.windows[at].report(taken, taken_bytes, done):

@@ -309,14 +309,19 @@ class QueueEdge:
             item.payload = b""
         return Cut(self.channels[at], items[0].sequence, payloads, notes)
 
-    def on_credit(self, channel: int, taken: int, taken_bytes: int, done: int) -> None:
-        """Take in a report; raises `ProtocolError` and changes nothing if it is impossible."""
+    def on_credit(
+        self, channel: int, taken: int, taken_bytes: int, done: int, beyond: Sequence[int] = ()
+    ) -> None:
+        """Take in a report; raises `ProtocolError` and changes nothing if it is impossible.
+
+        ``beyond`` are messages done while an earlier one is not.
+        """
         at = self._place[channel]
         window = self.windows[at]
         before = window.done
         window.report(taken, taken_bytes, done)
         flights = self._flights[at]
-        for sequence in range(before, window.done):
+        for sequence in (*range(before, window.done), *beyond):
             item = flights.pop(sequence, None)
             if item is not None and self.plan.limit:
                 self._queues[0].line.done(item.key)

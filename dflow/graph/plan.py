@@ -248,17 +248,22 @@ class Plan:
             for number, (node, port, replica) in enumerate(self.external_ports, len(self.channels))
         )
 
+    def external_edge(self, node: str, port: str) -> EdgePlan:
+        """The edge by which the launching process sends to ``node.port``; KeyError if none."""
+        return self._external_edges[node, port]
+
+    @cached_property
+    def _external_edges(self) -> dict[tuple[str, str], EdgePlan]:
+        return {(edge.receiver, edge.input): edge for edge in self.external_edges}
+
     def external_band(self, node: str, port: str) -> Priority:
         """Band of messages the launching process sends to ``node.port``."""
-        planned = self.by_name[node]
-        if not planned.input_bands:
-            return Priority.NORMAL
-        return Priority(planned.input_bands[planned.inputs.index(port)])
+        return self.external_edge(node, port).priority
 
     def takes_control(self, node: str) -> bool:
         """Whether ``node`` may be sent messages on CONTROL, over an edge or from outside."""
-        bands = (*self.by_name[node].input_bands, *(e.priority for e in self.in_edges(node)))
-        return Priority.CONTROL in bands
+        into = (e for e in (*self.edges, *self.external_edges) if e.receiver == node)
+        return any(edge.priority is Priority.CONTROL for edge in into)
 
     def in_edges(self, node: str) -> tuple[EdgePlan, ...]:
         """Edges that end at ``node``."""

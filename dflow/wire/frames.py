@@ -18,7 +18,8 @@ The header is a fixed struct and not msgpack, because a receiver must be able to
 route and count a frame without decoding what a peer wrote into it. The body of a BATCH is
 one msgpack array, so that a whole batch is decoded by one call. A NOTED frame is a BATCH whose
 body begins with notes (`dflow.wire.notes`): their size in 4 bytes, then they themselves. It is
-parsed as a BATCH, and may hold notes alone.
+parsed as a BATCH, and may hold notes alone. The body of CREDIT and CLOSED is three counters of
+8 bytes, then the numbers of messages that are done before their turn, 8 bytes each.
 
 `parse` accepts exactly what the ``pack_*`` functions produce and raises `ProtocolError` for
 anything else; the payloads of a BATCH are `dflow.wire.codec`'s to judge.
@@ -39,6 +40,7 @@ __all__ = [
     "END",
     "HEADER_BYTES",
     "HELLO",
+    "MAX_BEYOND",
     "MAX_FRAME_BYTES",
     "MAX_MESSAGE_BYTES",
     "MAX_TEXT_BYTES",
@@ -55,6 +57,7 @@ __all__ = [
     "pack_noted",
     "pack_refused",
     "parse",
+    "parse_beyond",
     "parse_credit",
     "parse_text",
 ]
@@ -74,6 +77,8 @@ KIND_NAMES = {
 MAX_TEXT_BYTES = 4096
 MAX_FRAME_BYTES = 1 << 30
 """Largest frame either side accepts; libzmq drops the connection of who sends more."""
+MAX_BEYOND = 4096
+"""Most messages a report may name as done out of order: more than are handled at once."""
 MAX_MESSAGE_BYTES = MAX_FRAME_BYTES - 1024
 """Largest encoded message; checked where it is encoded, since what is too large vanishes."""
 
@@ -151,18 +156,49 @@ def pack_end(channel: int, epoch: int, sequence: int, sent_ns: int) -> bytes:
     return _HEADER.pack(_STARTS[END], epoch, channel, 0, sequence, sent_ns)
 
 
-def pack_credit(channel: int, epoch: int, taken: int, taken_bytes: int, done: int) -> bytes:
-    """Return a receiver's cumulative counters since the channel opened (zeros: a welcome)."""
-    return _HEADER.pack(_STARTS[CREDIT], epoch, channel, 0, 0, 0) + _COUNTERS.pack(
-        taken, taken_bytes, done
-    )
+def pack_credit(
+    channel: int,
+    epoch: int,
+    taken: int,
+    taken_bytes: int,
+    done: int,
+    beyond: Sequence[int] = (),
+) -> bytes:
+    """Return a receiver's cumulative counters since the channel opened (zeros: a welcome).
+
+    ``beyond``: numbers of messages that are done though an earlier one is not, at most
+    `MAX_BEYOND`.
+    """
+    return _report(CREDIT, channel, epoch, taken, taken_bytes, done, beyond)
 
 
-def pack_closed(channel: int, epoch: int, taken: int, taken_bytes: int, done: int) -> bytes:
+def pack_closed(
+    channel: int,
+    epoch: int,
+    taken: int,
+    taken_bytes: int,
+    done: int,
+    beyond: Sequence[int] = (),
+) -> bytes:
     """Return the receiver's last counters: it takes no more."""
-    return _HEADER.pack(_STARTS[CLOSED], epoch, channel, 0, 0, 0) + _COUNTERS.pack(
+    return _report(CLOSED, channel, epoch, taken, taken_bytes, done, beyond)
+
+
+def _report(
+    kind: int,
+    channel: int,
+    epoch: int,
+    taken: int,
+    taken_bytes: int,
+    done: int,
+    beyond: Sequence[int],
+) -> bytes:
+    frame = _HEADER.pack(_STARTS[kind], epoch, channel, 0, 0, 0) + _COUNTERS.pack(
         taken, taken_bytes, done
     )
+    if beyond:
+        frame += Struct(f"<{len(beyond)}Q").pack(*beyond)
+    return frame
 
 
 def pack_refused(channel: int, epoch: int, reason: str) -> bytes:
@@ -197,8 +233,14 @@ def parse_credit(frame: Frame) -> tuple[int, int, int]:
     """Return (taken, taken_bytes, done) of a CREDIT or CLOSED frame."""
     if frame.kind not in (CREDIT, CLOSED):
         raise ProtocolError(f"expected CREDIT or CLOSED, got {KIND_NAMES[frame.kind]}")
-    taken, taken_bytes, done = _COUNTERS.unpack(frame.body)
+    taken, taken_bytes, done = _COUNTERS.unpack_from(frame.body)
     return taken, taken_bytes, done
+
+
+def parse_beyond(frame: Frame) -> tuple[int, ...]:
+    """Return the numbers of messages a CREDIT or CLOSED frame says are done out of order."""
+    more = len(frame.body) - _COUNTERS.size
+    return Struct(f"<{more // 8}Q").unpack_from(frame.body, _COUNTERS.size) if more > 0 else ()
 
 
 def parse_text(frame: Frame) -> str:
@@ -258,5 +300,7 @@ def _check_small(frame: Frame) -> None:
         parse_text(frame)
         return
     expected = 0 if frame.kind == END else _COUNTERS.size
+    if frame.kind != END and size > expected:  # numbers of messages done out of order
+        expected += min((size - expected) // 8, MAX_BEYOND) * 8
     if size != expected:
         raise ProtocolError(f"{name}: expected a body of {expected} bytes, got {size}")

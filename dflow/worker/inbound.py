@@ -121,6 +121,7 @@ class Inbound:
             external=external,
             numbered=edge.numbered,
             ttl_s=edge.ttl_s,
+            reports=edge.reports,
         )
 
     def _put_in_order(self, edge: EdgePlan, me: WorkerId) -> None:
@@ -140,6 +141,7 @@ class Inbound:
         bands = {int(channel.priority) for channel in self.channels.values()}
         bands |= {int(edge.priority) for edge in self._externals.values()}
         capacities = [c.window.capacity for c in self.channels.values()]
+        capacities += [edge.window for edge in self._externals.values()]
         hwm = max([DEFAULT_CAPACITY, *capacities]) + _HWM_MARGIN
         for band in sorted(bands):
             link = InLink(endpoint(), hwm)

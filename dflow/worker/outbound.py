@@ -186,7 +186,7 @@ class Outbound(Outputs):
                 raise ProtocolError(f"refused: {f.parse_text(frame)}")
             if frame.kind not in (f.CREDIT, f.CLOSED):
                 raise ProtocolError(f"expected a credit report, got frame kind {frame.kind}")
-            edge.on_credit(number, *f.parse_credit(frame))
+            edge.on_credit(number, *f.parse_credit(frame), f.parse_beyond(frame))
             self._unwelcomed.discard(number)
             if frame.kind == f.CLOSED:
                 edge.closed = True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dflow.errors import ProtocolError
 from dflow.flow.credit import ReceiveWindow, SendWindow
@@ -88,9 +90,50 @@ def test_an_idle_receiver_owes_every_taken_and_every_done_message() -> None:
     window.receive(0, 1, 5)
     window.taken, window.taken_bytes = 1, 5
     assert window.due(idle=True)
-    assert window.report() == (1, 5, 0)
+    assert window.report() == (1, 5, 0, ())
     assert not window.due(idle=True)
     window.done = 1
     assert not window.due(idle=False)
     assert window.due(idle=True)
-    assert window.report() == (1, 5, 1)
+    assert window.report() == (1, 5, 1, ())
+
+
+def test_an_eager_receiver_owes_a_report_for_each_message() -> None:
+    window = ReceiveWindow(8, 1000, "eager")
+    window.receive(0, 4, 4)
+    due = [window.due(idle=False)]
+    window.taken = 1
+    due.append(window.due(idle=False))
+    window.report()
+    due.append(window.due(idle=False))
+    window.done = 1
+    due.append(window.due(idle=False))
+    assert due == [False, True, False, True]
+
+
+def test_a_ready_receiver_asks_for_more_only_when_something_is_done() -> None:
+    window = ReceiveWindow(2, 1000, "ready")
+    window.receive(0, 2, 2)
+    window.taken = 2
+    assert not window.due(idle=True)
+    window.finish(1)
+    assert window.due(idle=False)
+    assert window.report() == (1, 0, 0, (1,))
+    window.finish(0)
+    assert window.report() == (2, 0, 2, ())
+    assert not window.due(idle=True)
+
+
+@given(st.permutations(range(8)))
+def test_what_is_done_in_any_order_is_done_in_the_end(order: list[int]) -> None:
+    window = ReceiveWindow(8, 1000, "ready")
+    window.receive(0, 8, 8)
+    window.taken = 8
+    seen: set[int] = set()
+    for sequence in order:
+        window.finish(sequence)
+        seen.add(sequence)
+        taken, _, done, beyond = window.report()
+        assert {*range(done), *beyond} == seen
+        assert taken == len(seen)
+    assert (window.done, window.beyond) == (8, set())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 import msgpack
 import pytest
@@ -98,6 +99,21 @@ def test_text_and_counters_are_read_back() -> None:
 
 def test_a_welcome_is_a_credit_of_zeros() -> None:
     assert frames.parse_credit(frames.parse(frames.pack_credit(1, 1, 0, 0, 0))) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("pack", [frames.pack_credit, frames.pack_closed])
+def test_a_report_names_what_was_done_out_of_order(pack: Callable[..., bytes]) -> None:
+    frame = frames.parse(pack(1, 1, 7, 70, 4, (9, 6, 2**40)))
+    assert frames.parse_credit(frame) == (7, 70, 4)
+    assert frames.parse_beyond(frame) == (9, 6, 2**40)
+    assert frames.parse_beyond(frames.parse(PACKED["credit"])) == ()
+
+
+def test_a_report_of_too_much_out_of_order_is_refused() -> None:
+    most = range(frames.MAX_BEYOND)
+    assert len(frames.parse_beyond(frames.parse(frames.pack_credit(1, 1, 0, 0, 0, most)))) == 4096
+    with pytest.raises(ProtocolError, match="CREDIT: expected a body of"):
+        frames.parse(frames.pack_credit(1, 1, 0, 0, 0, range(frames.MAX_BEYOND + 1)))
 
 
 @pytest.mark.parametrize("count", [1, 15, 16, 65535, 65536])
