@@ -2,14 +2,13 @@
 
 The worker's main thread runs the event loop only while it waits: until a socket is readable,
 a task is done, or a timer is due. So tasks run between two looks at the sockets, and no
-third thread exists. A message is *taken* when its task starts and *done* when that task and
-all tasks of earlier messages of its channel have ended.
+third thread exists. A message is *taken* when its task starts and *done* when that has ended; of
+an ordered node, when what it emitted has left, too.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +44,6 @@ class AsyncRunner:
         self._on_error = on_error
         self._tasks: set[asyncio.Task[None]] = set()
         self._cancelled: set[asyncio.Task[None]] = set()
-        self._tickets: dict[int, deque[list[bool]]] = {}
         self._awake = asyncio.Event()
         self._watched: set[int] = set()
         self.handling: set[Handling] = set()
@@ -64,11 +62,8 @@ class AsyncRunner:
 
     def start(self, call: Callable[[], Any], handling: Handling) -> None:
         """Start handling one message."""
-        ticket = [False]
         self.handling.add(handling)
-        if handling.slot is None:
-            self._tickets.setdefault(handling.channel.number, deque()).append(ticket)
-        self.spawn(self._handle(call, handling, ticket))
+        self.spawn(self._handle(call, handling))
 
     def spawn(self, coroutine: Any) -> None:
         """Run a coroutine as one of the tasks."""
@@ -83,9 +78,7 @@ class AsyncRunner:
         if not task.cancelled():
             task.exception()  # retrieved: `_handle` has reported it
 
-    async def _handle(
-        self, call: Callable[[], Any], handling: Handling, ticket: list[bool]
-    ) -> None:
+    async def _handle(self, call: Callable[[], Any], handling: Handling) -> None:
         current_task.set(handling)
         slot = handling.slot
         if self._order is not None:
@@ -106,12 +99,7 @@ class AsyncRunner:
         if self._order is not None and slot is not None:
             self._order.leave(slot)
             return
-        ticket[0] = True
-        channel = handling.channel
-        tickets = self._tickets[channel.number]
-        while tickets and tickets[0][0]:
-            tickets.popleft()
-            channel.finish(1)
+        handling.channel.finish_one(handling.sequence)
 
     async def _emit_results(self, results: Any, *, paced: bool, slot: Slot | None = None) -> None:
         """Emit what a coroutine returns or an async generator yields, ``paced`` by credit."""
