@@ -19,10 +19,10 @@ from typing import Any
 
 from dflow.clock import monotonic_ns
 from dflow.errors import NodeEnded, PortError, ProtocolError
-from dflow.flow.in_edge import Batch, InChannel
 from dflow.flow.out_edge import OutEdge
 from dflow.graph.plan import Plan, WorkerId
 from dflow.launch.questions import Questions
+from dflow.launch.results import Piece, next_piece
 from dflow.message import EXTERNAL
 from dflow.options import DEFAULT_CAPACITY, DEFAULT_MAX_BYTES, RunOptions
 from dflow.report import RunReport, RunStatus
@@ -87,7 +87,7 @@ class Handle:
         self._drain_sent = False
         self._drained = False
         self._discard = False
-        self._kept: defaultdict[str, deque[Batch]] = defaultdict(deque)
+        self._kept: defaultdict[str, deque[Piece]] = defaultdict(deque)
         self._values: defaultdict[str, deque[Any]] = defaultdict(deque)  # shared by all readers
         self._last_words_s = LAST_WORDS_S
         self.ran = False
@@ -221,35 +221,34 @@ class Handle:
         channels = [ch for ch in self.plane.inbound.channels.values() if ch.port == port]
         kept = self._kept[port]
         with self.changed:
-            self.changed.wait_for(
-                lambda: (
-                    bool(values or kept)
-                    or any(ch.inbox for ch in channels)
-                    or all(ch.exhausted for ch in channels)
-                    or self._over
+            piece: Piece | None = None
+            while piece is None:
+                self.changed.wait_for(
+                    lambda: (
+                        bool(values or kept)
+                        or any(ch.deliverable for ch in channels)
+                        or all(ch.exhausted for ch in channels)
+                        or self._over
+                    )
                 )
-            )
-            if values:  # another reader was faster
-                return True
-            batch = kept.popleft() if kept else self._next_batch(channels)
-            if batch is None:
-                return False
+                if values:  # another reader was faster
+                    return True
+                piece = kept.popleft() if kept else next_piece(channels)
+                if piece is None and (self._over or all(ch.exhausted for ch in channels)):
+                    return False
+            self.plane.wakeup.set()  # to report what was taken
             with self._codec_lock:
-                values.extend(self._codec.decode_batch(batch.body, batch.count))
+                values.extend(piece.values(self._codec))
         return True
-
-    def _next_batch(self, channels: list[InChannel]) -> Batch | None:
-        for channel in channels:
-            if channel.inbox:
-                self.plane.wakeup.set()
-                return _taken(channel)
-        return None
 
     def _keep_the_last(self) -> None:
         """Keep what is left of outputs at their end: the run may end before they are read."""
         for channel in self.plane.inbound.channels.values():
-            while channel.inbox and (channel.end_at is not None or self._discard):
-                self._kept[channel.port].append(_taken(channel))
+            ended = all(each.end_at is not None for each in channel.siblings)
+            if not ended and not self._discard:
+                continue
+            while (piece := next_piece(channel.siblings)) is not None:
+                self._kept[channel.port].append(piece)
         if self._discard:
             self._kept.clear()
 
@@ -370,11 +369,3 @@ class Handle:
 
     def _on_violation(self, text: str) -> None:
         self._outbox.append(c.Failed("protocol", text, ""))
-
-
-def _taken(channel: InChannel) -> Batch:
-    """Return the first batch of ``channel``, counted as delivered."""
-    batch = channel.inbox[0]
-    channel.take(batch.count)
-    channel.finish(batch.count)
-    return batch

@@ -1,0 +1,50 @@
+"""What arrives for the launching process, taken off its channels a piece at a time.
+
+A piece is the part of a batch that may be read now: all of it, unless the node that sent it is
+ordered and its replicas take turns. It is decoded by whoever reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from dflow.clock import wall_ns
+from dflow.flow.in_edge import Batch, InChannel
+from dflow.wire.codec import Codec
+
+__all__ = ["Piece", "next_piece"]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Messages ``begin`` to ``end`` of a batch."""
+
+    batch: Batch
+    begin: int
+    end: int
+
+    def values(self, codec: Codec) -> list[Any]:
+        """Return the messages; raises `DecodeError`."""
+        batch = self.batch
+        if batch.values is None:
+            batch.values = codec.decode_batch(batch.body, batch.count)
+            batch.body = None
+        return batch.values[self.begin : self.end]
+
+
+def next_piece(channels: Iterable[InChannel]) -> Piece | None:
+    """Return what may be read next, counted as delivered and done; None if nothing may."""
+    for channel in channels:
+        while channel.deliverable:
+            batch = channel.inbox[0]
+            unwanted, count = channel.pick(batch.count, wall_ns())
+            if unwanted is not None:
+                channel.pass_over(unwanted, count)
+                continue
+            begin = batch.position
+            channel.take(count)
+            channel.finish(count)
+            return Piece(batch, begin, begin + count)
+    return None
