@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any, Generic, TypeVar
@@ -118,10 +118,10 @@ def measure_parser(doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def print_table(rows: list[list[str]]) -> None:
-    """Print rows of (what, reference, dflow, ratio), aligned."""
-    table = [list(HEAD), *rows]
-    widths = [max(len(row[i]) for row in table) for i in range(len(HEAD))]
+def print_table(rows: list[list[str]], head: Sequence[str] = HEAD) -> None:
+    """Print rows under ``head``, aligned."""
+    table = [list(head), *rows]
+    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
     for row in table:
         cells = [row[0].ljust(widths[0])]
         cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]

@@ -111,7 +111,8 @@ class WorkerStats:
     ``offered[edge]``: messages emitted onto an edge; ``unsent[edge]``: those of them still
     waiting for credit; ``peak[edge]``: the most that ever waited or were in flight at once.
     Keys are edge indexes (`EdgePlan.index`). ``fates`` and ``queues`` are those of edges whose
-    messages wait one by one. ``cpu_ns``: processor time of the process. ``fused``: the work of
+    messages wait one by one. ``cpu_ns``: processor time of the process; ``delayed_ns``: time it
+    was ready to compute and had no processor. ``fused``: the work of
     the other nodes in this worker, by name.
     """
 
@@ -125,6 +126,7 @@ class WorkerStats:
     queues: Mapping[int, QueueStats] = field(default_factory=dict)
     cpu_ns: int = 0
     fused: Mapping[str, NodeStats] = field(default_factory=dict)
+    delayed_ns: int = 0
 
     def to_wire(self) -> list[Any]:
         """Return plain lists and dicts for msgpack."""
@@ -145,12 +147,13 @@ class WorkerStats:
             },
             self.cpu_ns,
             {name: _node_row(node) for name, node in self.fused.items()},
+            self.delayed_ns,
         ]
 
     @classmethod
     def from_wire(cls, data: Any) -> WorkerStats:
         """Return the stats a peer sent; raises TypeError or ValueError if malformed."""
-        node, offered, unsent, peak, outs, ins, fates, queues, cpu_ns, fused = data
+        node, offered, unsent, peak, outs, ins, fates, queues, cpu_ns, fused, delayed = data
         return cls(
             NodeStats(*node),
             dict(offered),
@@ -165,6 +168,7 @@ class WorkerStats:
             },
             cpu_ns,
             {name: NodeStats(*row) for name, row in fused.items()},
+            delayed,
         )
 
 

@@ -53,7 +53,7 @@ def parse_stats(raw: list[object], who: object) -> WorkerStats:
 
 def _are_counters(stats: WorkerStats) -> bool:
     nodes = [stats.node, *stats.fused.values()]
-    numbers: list[object] = [stats.cpu_ns]
+    numbers: list[object] = [stats.cpu_ns, stats.delayed_ns]
     for node in nodes:
         numbers += [node.handled, node.emitted, node.errors, node.ticks, node.busy_ns, node.skipped]
     for edge, fates in stats.fates.items():

@@ -7,6 +7,7 @@ aborts, and the exit code says how the run went.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -92,6 +93,7 @@ def coordinate(config: CoordinatorConfig) -> Ended:
         config.graph_ref,
         with_handle=config.with_handle,
         managed=config.agent_fd is not None,
+        cores=_cores(),
         now=time.monotonic(),
         wall_s=time.time(),
     )
@@ -108,3 +110,10 @@ def coordinate(config: CoordinatorConfig) -> Ended:
         router.finish(FLUSH_S)
         if agent is not None:
             agent.close()
+
+
+def _cores() -> int:
+    """Return how many cores this process, and so the workers its agent forks, may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -6,7 +6,7 @@ nothing is sent to anybody for whom it would be illegal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 
 from dflow.broker.events import Instruction, KillWorker, Send
@@ -30,6 +30,7 @@ __all__ = [
     "ping",
     "run",
     "stop_handle",
+    "turns",
 ]
 
 BEHIND: Mapping[Phase, frozenset[Step]] = {
@@ -128,6 +129,14 @@ def run(roll: Participants) -> list[Instruction]:
     for p in roll:
         p.ran = True
     return [todo for p in roll for todo in _tell(p, Move.RUN, c.Run())]
+
+
+def turns(roll: Participants, given: Iterable[tuple[WorkerId, float]]) -> list[Instruction]:
+    """Tell workers of their turns (`dflow.broker.turns`)."""
+    told = ((roll.get(worker), seconds) for worker, seconds in given)
+    return [
+        Send(p.key, c.Turn(seconds)) for p, seconds in told if p is not None and p.key is not None
+    ]
 
 
 def locate(plan: Plan, roll: Participants, node: str, port: str) -> list[list[object]]:

@@ -42,6 +42,7 @@ from dflow.broker.outcome import USER_CODE, Cause, blame, exit_text
 from dflow.broker.participants import Participant, Participants, are_endpoints
 from dflow.broker.requests import Requests
 from dflow.broker.timers import GRACE_S, STARTUP, Timers, late, silent
+from dflow.broker.turns import Use, turns_of
 from dflow.errors import ProtocolError
 from dflow.graph.plan import Plan, WorkerId
 from dflow.options import RunOptions
@@ -69,7 +70,8 @@ class CoordinatorState:
     ``with_handle``: the launching process takes part. ``managed``: an agent owns the workers,
     reports their exits and kills on request; otherwise workers join by hand, may take any
     time to, and are taken for dead when they fall silent. ``now`` (seconds, any origin) and
-    ``wall_s`` (Unix seconds) are the same moment on two clocks.
+    ``wall_s`` (Unix seconds) are the same moment on two clocks. ``cores``: how many workers may
+    compute at once unless the options say.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class CoordinatorState:
         *,
         with_handle: bool = True,
         managed: bool = True,
+        cores: int = 0,
         now: float = 0.0,
         wall_s: float = 0.0,
     ) -> None:
@@ -97,6 +100,7 @@ class CoordinatorState:
         self._managed = managed
         self._roll = Participants(plan, token, with_handle=with_handle, managed=managed)
         self._requests = Requests(plan, self._roll, self.status)
+        self._turns = turns_of(plan, options, cores if managed else 0)
         self._began_s, self._wall_s = now, wall_s
         self._timers = Timers(now, now + options.start_timeout_s if managed else None)
         self._complete = False
@@ -130,6 +134,7 @@ class CoordinatorState:
                 pass
         self._check_timers()
         self._settle()
+        self._todo += orders.turns(self._roll, self._turns.take(self._timers.now))
         todo, self._todo = self._todo, []
         return todo
 
@@ -137,8 +142,8 @@ class CoordinatorState:
         """Return when `Tick` is due, on the clock of ``now``; None once the run is over."""
         if self.phase is Phase.FINISHED:
             return None
-        due = self._requests.next_timer()
-        return self._timers.next() if due is None else min(due, self._timers.next())
+        dues = (self._timers.next(), self._requests.next_timer(), self._turns.next_timer())
+        return min(due for due in dues if due is not None)
 
     def status(self) -> RunStatus:
         """Return the run as it is known now."""
@@ -235,6 +240,10 @@ class CoordinatorState:
         elif isinstance(message, c.Stats):
             if not p.final:
                 p.stats = books.parse_stats(message.stats, p.worker)
+                use = Use(p.stats.cpu_ns, p.stats.delayed_ns)
+                self._turns.measured(p.worker, use, self._timers.now)
+        elif isinstance(message, c.TurnOver):
+            self._turns.over(p.worker, bool(message.wanting), self._timers.now)
         elif isinstance(message, c.Failed):
             self._failed(p, message)
         elif type(message) in _SAID:
@@ -263,6 +272,8 @@ class CoordinatorState:
         p.move(_SAID[type(message)])
         p.stats = stats
         p.final = p.final or isinstance(message, c.Stopped)
+        if p.drained:
+            self._turns.ended(p.worker)
         if isinstance(message, c.Bound):
             p.endpoints = dict(message.endpoints)
 
@@ -369,6 +380,8 @@ class CoordinatorState:
             self._do(Send(handle.key, c.Process(self.phase.value)))
 
     def _enter(self) -> None:
+        if self.phase not in STARTUP and self.phase is not Phase.RUNNING:
+            self._turns.release(self._timers.now)
         match self.phase:
             case Phase.BINDING if self._timers.deadline is None:
                 self._timers.within(self.options.start_timeout_s)

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from dflow.clock import monotonic_ns
 from dflow.errors import ProtocolError
 from dflow.wire import control as c
 from dflow.worker import state as s
+from dflow.worker.turn import OwnTurn
 
 if TYPE_CHECKING:
     from dflow.worker.context import Context
@@ -48,6 +50,7 @@ class WorkerLoop:
         self._ctx = ctx
         self._endpoint = endpoint
         self._violation: str | None = None
+        self._turn = OwnTurn()
 
     def run(self) -> None:
         """Live: from the assignment to being let go by the coordinator."""
@@ -55,13 +58,32 @@ class WorkerLoop:
         plane.lock.acquire()
         try:
             while self.left is None:
+                if self._turn.rationed:
+                    self._mind_turn()
                 self._look()
                 while self._pulse.commands:
-                    self._pulse.obeyed()
-                    self._handle(self._pulse.commands.popleft())
+                    self._obey(self._pulse.commands.popleft())
+                if self._turn.rationed:
+                    self._mind_turn()
                 self._advance()
         finally:
             plane.lock.release()
+
+    def _obey(self, command: c.Control) -> None:
+        if isinstance(command, c.Turn):
+            self._turn.given(command.seconds, monotonic_ns())
+            self._work.hold("turn", self._turn.held)
+        else:
+            self._pulse.obeyed()
+            self._handle(command)
+
+    def _mind_turn(self) -> None:
+        """Say so when the turn is over, or when there is nothing or something to do again."""
+        ready = self.state.phase is s.Phase.RUNNING and (self._work.active or self._work.ready())
+        over = self._turn.mind(ready, monotonic_ns())
+        if over is not None:
+            self._work.hold("turn", self._turn.held)
+            self._pulse.post(c.TurnOver(over))
 
     def violated(self, text: str) -> None:
         """A peer broke the protocol: data may be missing, so the run must end."""

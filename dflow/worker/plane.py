@@ -12,7 +12,7 @@ from threading import Lock
 from types import MappingProxyType
 from typing import Any
 
-from dflow.clock import cpu_ns, monotonic_ns
+from dflow.clock import cpu_ns, delayed_ns, monotonic_ns
 from dflow.flow.queue_edge import QueueEdge
 from dflow.graph.plan import Plan, WorkerId
 from dflow.stats import InChannelStats, NodeStats, OutChannelStats, WorkerStats
@@ -151,6 +151,7 @@ class DataPlane:
             {edge.index: edge.queue_stats(now) for edge in queued},
             cpu_ns=cpu_ns(),
             fused=fused,
+            delayed_ns=delayed_ns(),
         )
 
     def close(self) -> None:

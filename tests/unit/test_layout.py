@@ -33,6 +33,7 @@ FLOORS = {
     "dflow.report": 1,
     "dflow.broker": 2,
     "dflow.worker.state": 2,
+    "dflow.worker.turn": 2,
     "dflow.transport": 3,
     "dflow.store": 3,
     "dflow.telemetry": 3,
