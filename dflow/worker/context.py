@@ -17,6 +17,7 @@ from dflow.flow.batch import Lane
 from dflow.flow.out_edge import OutEdge
 from dflow.graph.checking import checker
 from dflow.message import Headers
+from dflow.worker.handling import Handling, current_task
 from dflow.worker.offering import Offering
 from dflow.worker.ordered import InOrder, Order
 
@@ -68,12 +69,13 @@ class Context:
     ``node``, ``replica``, ``run_id`` name the place; ``log`` is a loguru logger with the
     three bound; ``metrics`` are the node's own numbers; ``headers`` describe the batch the
     message at hand came in (None in a source or a hook); ``stopping`` turns true when the
-    run was asked to drain, so that a long-running source can end by itself.
+    run was asked to drain, so that a long-running source can end by itself; ``cancelled`` turns
+    true when the message at hand is no longer wanted.
     """
 
     __dflow_context__: ClassVar[bool] = True
     __slots__ = (
-        "_emitters", "_stopping", "log", "metrics", "node", "replica", "run_id",
+        "_emitters", "_handling", "_stopping", "log", "metrics", "node", "replica", "run_id",
         "watched",
     )  # fmt: skip
 
@@ -86,11 +88,26 @@ class Context:
         self.watched = False
         self._stopping = False
         self._emitters: dict[str, Emit] = {}
+        self._handling: Callable[[], Handling | None] = lambda: None
 
     @property
     def headers(self) -> Headers | None:
         """Where the message at hand came from; None in a source or a hook."""
         return current_headers.get()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody asked to cancel the message at hand (`Run.cancel`).
+
+        It may have come too late to keep the message from its handler, but a long-running handler
+        that looks at this can end early. False in a source or a hook.
+        """
+        handling = current_task.get() or self._handling()
+        return handling is not None and handling.is_cancelled
+
+    def follow(self, handling: Callable[[], Handling | None]) -> None:
+        """Learn what is being handled from ``handling``; dflow calls this once."""
+        self._handling = handling
 
     @property
     def stopping(self) -> bool:

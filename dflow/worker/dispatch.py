@@ -149,7 +149,12 @@ class Dispatcher:
             current_headers.set(None)
             self.handled += used
             channel.take(used)
-            channel.finish(used - (len(self.paused) - before))
+            finished = used - (len(self.paused) - before)
+            if channel.window.done == handling.first:
+                channel.finish(finished)
+            else:  # an earlier one is paused
+                for sequence in range(handling.first, handling.first + finished):
+                    channel.finish_one(sequence)
         self.handling = None
 
     def take(self, channel: InChannel, most: int) -> list[tuple[Any, Handling]]:
@@ -160,7 +165,8 @@ class Dispatcher:
         if self._order is not None and channel.priority is not Priority.CONTROL:
             numbers = channel.numbers(len(values))
             for number, (_, handling) in zip(numbers, taken, strict=True):
-                handling.slot = self._order.enter(number, partial(channel.finish, 1))
+                finished = partial(channel.finish_one, handling.sequence)
+                handling.slot = self._order.enter(number, finished)
         self.handled += len(values)
         if values:
             channel.take(len(values))
@@ -251,7 +257,7 @@ class Dispatcher:
         if self._pull(results):
             self.paused.popleft()
             if handling is not None:
-                handling.channel.finish(1)
+                handling.channel.finish_one(handling.sequence)
             if self._order is not None and slot is not None:
                 self._order.leave(slot)
         if self._order is not None:

@@ -51,6 +51,10 @@ class Handling:
         """The message at hand."""
         return self.first + self.begun - 1
 
+    def has(self, sequence: int) -> bool:
+        """Whether message ``sequence`` of the channel is one of these."""
+        return self.first <= sequence < self.first + self.count
+
     @property
     def is_cancelled(self) -> bool:
         """Whether somebody asked to cancel the message at hand."""

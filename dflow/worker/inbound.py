@@ -219,7 +219,7 @@ class Inbound:
             raise ProtocolError("wrong token: this channel belongs to another run")
         if frame.epoch != self._epoch:
             raise ProtocolError(f"expected epoch {self._epoch}, got {frame.epoch}")
-        channel = self.channels.get(frame.channel) or self._external(frame.channel)
+        channel = self.find(frame.channel)
         if channel is None or channel.peer is not None:
             raise ProtocolError(f"channel {frame.channel} is not open to this peer")
         channel.peer = (link, peer)
@@ -227,13 +227,13 @@ class Inbound:
         closed = self._homes[frame.channel].ended and channel.external
         link.send(peer, channel.closed_frame() if closed else channel.credit_frame())
 
-    def _external(self, number: int) -> InChannel | None:
-        """Return a new channel for messages sent from outside, if that number is one."""
-        if number not in self._externals:
-            return None
-        channel = self._channel(number, self._externals[number], external=True)
-        self.channels[number] = channel
-        self._homes[number].channels.append(channel)
+    def find(self, number: int) -> InChannel | None:
+        """Return the channel with this number; one for messages from outside may be new."""
+        channel = self.channels.get(number)
+        if channel is None and number in self._externals:
+            channel = self._channel(number, self._externals[number], external=True)
+            self.channels[number] = channel
+            self._homes[number].channels.append(channel)
         return channel
 
     def grant(self, *, idle: bool) -> bool:

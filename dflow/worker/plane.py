@@ -19,6 +19,7 @@ from dflow.stats import InChannelStats, NodeStats, OutChannelStats, WorkerStats
 from dflow.transport.link import InLink, OutLink
 from dflow.transport.poller import Poller, Wakeup
 from dflow.wire.codec import Codec
+from dflow.worker.cancelling import Canceller
 from dflow.worker.inbound import Inbound
 from dflow.worker.outbound import Merge, Outbound, Outputs
 
@@ -28,12 +29,24 @@ NOTHING: Mapping[str, NodeStats] = MappingProxyType({})
 
 
 class Gate:
-    """Whether the main thread should end its turn: no credit, a command, or time to flush."""
+    """Whether the main thread should end its turn: no credit, a command, or time to flush.
 
-    __slots__ = ("shut",)
+    ``held``: it stays shut until the turn has ended, whatever credit comes back.
+    """
+
+    __slots__ = ("held", "shut")
 
     def __init__(self) -> None:
         self.shut = False
+        self.held = False
+
+    def hold(self) -> None:
+        """Shut it for the rest of the turn."""
+        self.held = self.shut = True
+
+    def open(self) -> None:
+        """Let a turn begin."""
+        self.shut = self.held = False
 
 
 class DataPlane:
@@ -66,6 +79,7 @@ class DataPlane:
         self.inbound = Inbound(
             plan, me, self.poller, token=token, epoch=epoch, on_violation=on_violation
         )
+        self.canceller = Canceller(self.inbound, self.gate)
         self.outbound = Outbound(
             plan,
             me,
@@ -102,12 +116,12 @@ class DataPlane:
     def flush(self) -> None:
         """Send everything that has credit, and set the gate if an edge has none left."""
         self.outbound.flush()
-        self.gate.shut = self.outbound.full and self.running.blocked
+        self.gate.shut = self.gate.held or (self.outbound.full and self.running.blocked)
 
     def pump(self) -> None:
         """Flush, with a look at the credit reports if that left something without credit."""
         self.outbound.pump()
-        self.gate.shut = self.outbound.full and self.running.blocked
+        self.gate.shut = self.gate.held or (self.outbound.full and self.running.blocked)
 
     def attend(self) -> None:
         """Called by emit, without the lock, when a batch is full or credit has run out."""

@@ -55,7 +55,7 @@ class UserCode:
 
     def __enter__(self) -> None:
         self._plane.running = self._outputs
-        self._plane.gate.shut = False
+        self._plane.gate.open()
         self._plane.lock.release()
         self._pulse.user_code_begins()
 

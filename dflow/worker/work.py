@@ -91,6 +91,8 @@ class Work:
             PROMPT_TURN_NS if plane.plan.takes_control(ctx.node) else TURN_NS,
             self._order,
         )
+        plane.canceller.watch(self.dispatch)
+        ctx.follow(lambda: self.dispatch.handling)
         calls = [handler.call for handler in self._handlers.values()]
         self._code.emitter = calls[0] if len(calls) == 1 else None
         self.tasks: AsyncRunner | None = None
@@ -131,6 +133,7 @@ class Work:
                 self._waits,
                 self._order,
             )
+            self._plane.canceller.watch(tasks=self.tasks)
             self._pulse.wake_after_flush = True
         return self.tasks
 
