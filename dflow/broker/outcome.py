@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from dflow.graph.plan import WorkerId
+from dflow.broker import books
+from dflow.graph.plan import Plan, WorkerId
 from dflow.report import RunReport
 
-__all__ = ["USER_CODE", "Cause", "blame", "exit_code", "exit_text"]
+if TYPE_CHECKING:
+    from dflow.broker.participants import Participants
+
+__all__ = ["USER_CODE", "Cause", "blame", "close_books", "exit_code", "exit_text"]
 
 USER_CODE = frozenset({"on_start", "on_tick", "on_end", "on_stop", "handler", "source", "node"})
 """`Failed.where` when it was the user's own code that raised."""
@@ -39,6 +44,39 @@ class Cause:
 def exit_text(code: int | None, signal: str | None) -> str:
     """Return "exit code 3" or "killed by SIGKILL"."""
     return f"exit code {code}" if signal is None else f"killed by {signal}"
+
+
+def close_books(
+    plan: Plan,
+    run_id: str,
+    roll: Participants,
+    cause: Cause | None,
+    started_s: float,
+    lasted_s: float,
+    *,
+    drained: bool,
+    complete: bool,
+) -> RunReport:
+    """Return the report of a run that began at ``started_s`` (Unix) and took ``lasted_s``.
+
+    ``cause``: what ended it otherwise than by finishing. ``drained``: it was asked to end;
+    ``complete``: everything was handled.
+    """
+    counted = roll.stats()
+    report = RunReport(
+        plan.name,
+        run_id,
+        "drained" if drained else "finished",
+        started_s,
+        started_s + lasted_s,
+        lasted_s,
+        nodes=books.node_reports(plan, counted),
+        edges=books.edge_reports(plan, counted, roll.lost(), complete=complete),
+    )
+    if cause is None:
+        return report
+    flying = books.in_flight(plan, counted, cause.worker) if cause.worker is not None else {}
+    return blame(report, cause, flying)
 
 
 def blame(report: RunReport, cause: Cause, flying: Mapping[str, int]) -> RunReport:

@@ -137,10 +137,16 @@ class Participants:
         """Return those that are gone without a last word."""
         return {p.worker for p in self if p.lost}
 
+    def why_not_trusted(self, hello: Hello) -> str:
+        """Return "" for a peer that knows the run's token, else what to tell it."""
+        if hmac.compare_digest(hello.token.encode(), self._token.encode()):
+            return ""
+        return "token: not the one of this run; use the join URL this run printed"
+
     def admit(self, key: bytes, hello: Hello, now: float) -> Participant | str:
         """Return who the peer ``key`` is from now on, or why it may not take part."""
-        if not hmac.compare_digest(hello.token.encode(), self._token.encode()):
-            return "token: not the one of this run; use the join URL this run printed"
+        if stranger := self.why_not_trusted(hello):
+            return stranger
         if hello.fingerprint and hello.fingerprint != self._fingerprint:
             return (
                 f"graph: expected fingerprint {self._fingerprint}, got {hello.fingerprint}; "
@@ -160,8 +166,8 @@ class Participants:
     def admit_late(self, key: bytes, hello: Hello) -> bool:
         """Let the handle in although the run is ending: it must still hear how it ended."""
         handle = self.handle
-        good = hmac.compare_digest(hello.token.encode(), self._token.encode())
-        if not good or hello.role != Role.HANDLE.value or not self.handle_is_late:
+        good = not self.why_not_trusted(hello) and hello.role == Role.HANDLE.value
+        if not good or not self.handle_is_late:
             return False
         if handle is not None:
             handle.key = key

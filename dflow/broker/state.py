@@ -38,7 +38,8 @@ from dflow.broker.events import (
     WorkerExited,
 )
 from dflow.broker.lifecycle import HELD, RUN, Move, Phase, Role, RunEvent, Step, advance
-from dflow.broker.outcome import USER_CODE, Cause, blame, exit_text
+from dflow.broker.observers import OBSERVER, Observers
+from dflow.broker.outcome import USER_CODE, Cause, close_books, exit_text
 from dflow.broker.participants import Participant, Participants, are_endpoints
 from dflow.broker.requests import Requests
 from dflow.broker.timers import GRACE_S, STARTUP, Timers, late, silent
@@ -99,6 +100,7 @@ class CoordinatorState:
         self._graph_ref = graph_ref
         self._managed = managed
         self._roll = Participants(plan, token, with_handle=with_handle, managed=managed)
+        self._observers = Observers(self.status)
         self._requests = Requests(plan, self._roll, self.status)
         self._turns = turns_of(plan, options, cores if managed else 0)
         self._began_s, self._wall_s = now, wall_s
@@ -187,6 +189,8 @@ class CoordinatorState:
         p = self._roll.by_key(key)
         if isinstance(message, c.Hello):
             self._hello(key, message, p)
+        elif key in self._observers:
+            self._observed(key, message)
         elif p is None:
             self._complain("stranger", key, f"{self._name(key)}: expected Hello first")
         else:
@@ -196,9 +200,21 @@ class CoordinatorState:
             except ProtocolError as error:
                 self._complain("unexpected", key, str(error))
 
+    def _observed(self, key: bytes, message: c.Control) -> None:
+        try:
+            self._todo += self._observers.said(key, message)
+        except ProtocolError as error:
+            self._complain("unexpected", key, str(error))
+
     def _hello(self, key: bytes, hello: c.Hello, known: Participant | None) -> None:
         if known is not None:
             self._complain("unexpected", key, f"{known.worker}: expected one Hello, got another")
+            return
+        if hello.role == OBSERVER:
+            if stranger := self._roll.why_not_trusted(hello):
+                self._refuse(key, hello, stranger)
+            else:
+                self._todo += self._observers.admit(key, self.report)
             return
         if self.phase in _ENDING and self._roll.admit_late(key, hello):
             if self.report is not None:
@@ -334,6 +350,7 @@ class CoordinatorState:
         p = self._roll.by_key(key)
         if p is not None:
             p.unreachable = True
+        self._observers.forget(key)
 
     def _fail(self, cause: Cause, event: RunEvent = RunEvent.FAIL) -> None:
         """End the run for ``cause``, unless something else has ended it already."""
@@ -405,8 +422,13 @@ class CoordinatorState:
                     self._todo += orders.abort(p, reason, managed=self._managed)
             case Phase.LEAVING:
                 self._timers.within(GRACE_S)
-                self.report = self._close_books()
+                lasted_s = self._timers.now - self._began_s
+                self.report = close_books(
+                    self.plan, self.run_id, self._roll, self._cause, self._wall_s, lasted_s,
+                    drained=self._drain_asked, complete=self._complete,
+                )  # fmt: skip
                 self._todo += orders.leave(self._roll, self.report)
+                self._todo += self._observers.finished(self.report)
             case Phase.FINISHED if self.report is not None:
                 self._do(Finish(self.report))
 
@@ -415,24 +437,6 @@ class CoordinatorState:
             self._todo += orders.link(self.plan, self._roll)
         except ProtocolError as error:
             self._fail(Cause("failed", "start_failed", str(error)))
-
-    def _close_books(self) -> RunReport:
-        counted = self._roll.stats()
-        edges = books.edge_reports(self.plan, counted, self._roll.lost(), complete=self._complete)
-        dead = self._cause.worker if self._cause is not None else None
-        flying = books.in_flight(self.plan, counted, dead) if dead is not None else {}
-        wall_s = self._timers.now - self._began_s
-        report = RunReport(
-            self.plan.name,
-            self.run_id,
-            "drained" if self._drain_asked else "finished",
-            self._wall_s,
-            self._wall_s + wall_s,
-            wall_s,
-            nodes=books.node_reports(self.plan, counted),
-            edges=edges,
-        )
-        return report if self._cause is None else blame(report, self._cause, flying)
 
     # --- time ---------------------------------------------------------------------------
 

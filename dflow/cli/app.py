@@ -11,6 +11,7 @@ from dflow.cli.exits import HELP, exit_of_error
 from dflow.cli.inspect import graph, validate
 from dflow.cli.output import show_error
 from dflow.cli.run import run
+from dflow.cli.status import status
 from dflow.errors import DflowError, did_you_mean
 from dflow.version import __version__
 
@@ -68,8 +69,9 @@ def cli() -> None:
       dflow run flows.py:graph
       dflow validate flows.py:graph --json
       dflow graph flows.py:graph --format svg -o flows.svg
+      dflow status
     """
 
 
-for _verb in (run, validate, graph, coordinator, worker):
+for _verb in (run, validate, graph, status, coordinator, worker):
     cli.add_command(_verb)

@@ -23,13 +23,13 @@ from dflow.cli.output import json_option, say, show_json, wants_json
 from dflow.cli.run import finish, progress_display, status_observer, write_report
 from dflow.options import RunOptions
 
-__all__ = ["coordinator", "worker"]
+__all__ = ["TOKEN", "checked_token", "checked_url", "coordinator", "token_option", "worker"]
 
 TOKEN = "DFLOW_TOKEN"
 _MIN_TOKEN = 8
 _ANYWHERE = ("0.0.0.0", "*", "::", "[::]")
 
-_token_option = click.option(
+token_option = click.option(
     "--token",
     envvar=TOKEN,
     show_envvar=True,
@@ -47,7 +47,7 @@ _token_option = click.option(
     metavar="tcp://HOST:PORT",
     help="Where workers join. HOST 0.0.0.0 is every interface, PORT 0 any free port.",
 )
-@_token_option
+@token_option
 @run_options
 def coordinator(
     target: str,
@@ -71,8 +71,8 @@ def coordinator(
     from dflow.broker.main import CoordinatorConfig, coordinate
     from dflow.launch.reference import load_graph
 
-    _checked_url(listen, "--listen", "tcp://0.0.0.0:7000")
-    secret = _checked_token(token) if token else _new_token()
+    checked_url(listen, "--listen", "tcp://0.0.0.0:7000")
+    secret = checked_token(token) if token else _new_token()
     plan = load_graph(target).plan()
     with progress_display(progress) as display:
         ended = coordinate(
@@ -118,7 +118,7 @@ def _reachable(endpoint: str) -> str:
 @click.option(
     "--join", "url", required=True, metavar="tcp://HOST:PORT", help="The coordinator's address."
 )
-@_token_option
+@token_option
 @click.option(
     "--count", type=click.IntRange(1, 256), default=1, show_default=True, help="How many workers."
 )
@@ -139,10 +139,10 @@ def worker(url: str, token: str | None, count: int, bind_host: str | None) -> No
       DFLOW_TOKEN=secret dflow worker --join tcp://10.0.0.5:7000
       DFLOW_TOKEN=secret dflow worker --join tcp://10.0.0.5:7000 --count 4
     """
-    _checked_url(url, "--join", "tcp://10.0.0.5:7000")
+    checked_url(url, "--join", "tcp://10.0.0.5:7000")
     if not token:
         raise click.UsageError(f"set {TOKEN} (or --token) to the coordinator's token")
-    _checked_token(token)
+    checked_token(token)
     if count > 1:
         code = _join_many(url, token, count, bind_host)
     else:
@@ -182,7 +182,8 @@ def _join_many(url: str, token: str, count: int, bind_host: str | None) -> int:
     return max(code if code >= 0 else 128 - code for code in codes)
 
 
-def _checked_url(url: str, option: str, example: str) -> None:
+def checked_url(url: str, option: str, example: str) -> str:
+    """Return ``url`` if it is like ``example``; raises `click.BadParameter`."""
     parts = urlsplit(url)
     try:
         good = parts.scheme == "tcp" and parts.hostname and parts.port is not None
@@ -192,9 +193,11 @@ def _checked_url(url: str, option: str, example: str) -> None:
         raise click.BadParameter(
             f"expected an address like {example}, got {url!r}", param_hint=option
         )
+    return url
 
 
-def _checked_token(token: str) -> str:
+def checked_token(token: str) -> str:
+    """Return ``token`` if it is long enough; raises `click.BadParameter`."""
     if len(token) < _MIN_TOKEN:
         raise click.BadParameter(
             f"expected at least {_MIN_TOKEN} characters, got {len(token)}", param_hint="--token"

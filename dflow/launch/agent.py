@@ -71,6 +71,7 @@ class Agent:
         self._selector = selectors.DefaultSelector()
         self._children = Children(self._selector)
         self._directory = rundir.RunDirectory()
+        self._directory.describe(job.run_id, job.plan.name, job.token)
         self._coordinator, self._coordinator_end = Pipe.pair()
         self._parent_fd = linux.watch_pid(parent)
         self._deadline: float | None = None
@@ -127,7 +128,7 @@ class Agent:
             run_id=job.run_id,
             token=job.token,
             epoch=job.epoch,
-            endpoint=f"ipc://{self._directory.path}/coordinator",
+            endpoint=rundir.coordinator_endpoint(self._directory.path),
             run_dir=self._directory.path,
             plan=job.plan,
             options=job.options,

@@ -139,7 +139,7 @@ class Launched:
     @property
     def endpoint(self) -> str:
         """Where the coordinator listens (or is about to)."""
-        return f"ipc://{self.run_dir}/coordinator"
+        return rundir.coordinator_endpoint(self.run_dir)
 
     @property
     def gone(self) -> AgentGone | None:

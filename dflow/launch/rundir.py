@@ -3,6 +3,9 @@
 0700, because libzmq makes ipc sockets 0755 and any process may bind over a live path. The
 name has to leave room for a socket's name within the ~100 bytes a unix address may have.
 
+It also says who runs there and how to ask (`describe`): a file for its owner alone, as it holds
+the run's token.
+
 A locked file inside says "in use": the lock is shared by every process forked after it, so
 a directory whose lock is free belongs to nobody. That is how the leftovers of a host where
 both the user process and the agent were killed are found (`sweep`).
@@ -11,20 +14,27 @@ both the user process and the agent were killed are found (`sweep`).
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import socket
 import stat
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from dflow.errors import StartError
 
-__all__ = ["MAX_PATH_BYTES", "RunDirectory", "remove", "sweep"]
+__all__ = [
+    "MAX_PATH_BYTES", "LiveRun", "RunDirectory", "coordinator_endpoint", "is_held", "live_runs",
+    "remove", "sweep",
+]  # fmt: skip
 
 PREFIX = "dflow-"
 LOCK = "lock"
+ABOUT = "run.json"
 MAX_PATH_BYTES = 64
 FALLBACK = "/tmp"  # mkdtemp in it makes a private directory
 MIN_AGE_S = 60.0
@@ -44,6 +54,13 @@ class RunDirectory:
         except OSError as error:
             self.remove()
             raise _unusable(self.path, error) from None
+
+    def describe(self, run_id: str, graph: str, token: str) -> None:
+        """Leave a note by which the user's own processes find the run (`live_runs`)."""
+        about = os.open(Path(self.path) / ABOUT, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with open(about, "w", encoding="utf-8") as file:
+            note = {"run_id": run_id, "graph": graph, "token": token, "pid": os.getpid()}
+            json.dump(note | {"started_s": time.time()}, file)
 
     def remove(self) -> None:
         """Remove the directory and everything in it; safe to repeat."""
@@ -98,21 +115,97 @@ def sweep(base: Path) -> list[str]:
     return removed
 
 
+@dataclass(frozen=True, slots=True)
+class LiveRun:
+    """A run under way: where its coordinator listens, and the token it wants to hear.
+
+    ``pid`` is the agent's; ``started_s`` is in Unix seconds.
+    """
+
+    run_id: str
+    graph: str
+    token: str
+    pid: int
+    started_s: float
+    path: str
+
+    @property
+    def endpoint(self) -> str:
+        """Where the coordinator listens."""
+        return coordinator_endpoint(self.path)
+
+
+def coordinator_endpoint(path: str) -> str:
+    """Return where the coordinator of the run in that directory listens."""
+    return f"ipc://{path}/coordinator"
+
+
+def live_runs() -> list[LiveRun]:
+    """Return this user's runs under way, the oldest first.
+
+    They are looked for where this process would make a run's directory itself.
+    """
+    bases = {tempfile.gettempdir(), FALLBACK}
+    found = [run for base in bases for run in _runs_in(base)]
+    return sorted(found, key=lambda run: (run.started_s, run.run_id))
+
+
+def _runs_in(base: str) -> Iterator[LiveRun]:
+    try:
+        with os.scandir(base) as entries:
+            names = [e.path for e in entries if e.name.startswith(PREFIX) and _is_private(e)]
+    except OSError:
+        return
+    for path in names:
+        run = _read_about(path)
+        if run is not None and is_held(path):
+            yield run
+
+
+def _is_private(entry: os.DirEntry[str]) -> bool:
+    """Whether nobody else can have put anything into that directory."""
+    try:
+        info = entry.stat(follow_symlinks=False)
+    except OSError:
+        return False
+    mine = stat.S_ISDIR(info.st_mode) and info.st_uid == os.getuid()
+    return mine and not stat.S_IMODE(info.st_mode) & 0o077
+
+
+def _read_about(path: str) -> LiveRun | None:
+    try:
+        about = json.loads((Path(path) / ABOUT).read_bytes())
+        return LiveRun(
+            str(about["run_id"]), str(about["graph"]), str(about["token"]), int(about["pid"]),
+            float(about["started_s"]), path,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError):  # gone, or not written yet
+        return None
+
+
+def is_held(path: str) -> bool:
+    """Whether a process of the run in that directory still lives."""
+    try:
+        lock = os.open(Path(path) / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(lock)
+
+
 def _is_left_over(entry: os.DirEntry[str]) -> bool:
     try:
         info = entry.stat(follow_symlinks=False)
-        if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
-            return False
-        if time.time() - info.st_mtime < MIN_AGE_S:
-            return False
-        lock = os.open(Path(entry.path) / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
         return False
-    else:
-        return True
-    finally:
-        os.close(lock)
+    if time.time() - info.st_mtime < MIN_AGE_S or not (Path(entry.path) / LOCK).is_file():
+        return False
+    return not is_held(entry.path)

@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from dflow.broker.events import DrainRequested
+from dflow.broker.events import DrainRequested, Received, Unreachable
 from dflow.broker.lifecycle import Phase
+from dflow.broker.observers import MOST
 from dflow.graph.plan import WorkerId
+from dflow.report import RunStatus
 from dflow.wire import control as c
-from tests.unit.broker_pair import Fleet, chain, diamond, make_plan
+from tests.unit.broker_pair import TOKEN, Fleet, chain, diamond, make_plan
 from tests.unit.test_broker_end import running
 
 CHAIN = chain("a", "b", "c", b=2)
@@ -185,3 +187,106 @@ def test_a_worker_may_not_ask_for_any_of_it() -> None:
         fleet.say(fleet.fake("a"), message)
     assert fleet.state.ignored["unexpected"] == 2
     assert told(fleet, c.Pause) == told(fleet, c.DrainNode) == []
+
+
+# --- observers -----------------------------------------------------------------------------
+
+
+class Onlooker:
+    """A peer that only looks."""
+
+    def __init__(self, fleet: Fleet, name: str = "o1", token: str = TOKEN) -> None:
+        self.fleet = fleet
+        self.key = name.encode()
+        self.say(c.Hello("observer", token, 7, "here"))
+
+    def say(self, message: c.Control) -> None:
+        self.fleet.feed(Received(self.key, message))
+
+    def heard(self) -> list[c.Control]:
+        return [message for to, message in self.fleet.sent if to == self.key]
+
+
+def test_an_observer_is_told_the_status_and_counts_for_nothing_else() -> None:
+    fleet = running(CHAIN)
+    before = [node.workers for node in fleet.state.status().nodes]
+    onlooker = Onlooker(fleet)
+    assert onlooker.heard() == []
+    onlooker.say(c.StatusRequest(5))
+    (reply,) = onlooker.heard()
+    assert isinstance(reply, c.StatusReply)
+    assert reply.request == 5
+    assert RunStatus.from_dict(reply.status) == fleet.state.status()
+    assert [node.workers for node in fleet.state.status().nodes] == before
+    ask(fleet, c.AbortRequest("enough"))
+    assert fleet.ended().outcome == "aborted"  # nobody waited for it
+    assert type(onlooker.heard()[-1]) is c.Finished
+
+
+@pytest.mark.parametrize("phase", [Phase.WAITING, Phase.STARTING, Phase.RUNNING, Phase.ABORTING])
+def test_one_may_look_on_in_any_phase(phase: Phase) -> None:
+    fleet = Fleet(CHAIN, with_handle=True)
+    for fake in fleet.fakes.values():
+        fake.mute = {c.Run}
+    if phase is Phase.STARTING:
+        fleet.fake("b").mute = {c.Start}
+    if phase is Phase.ABORTING:
+        fleet.fake("b").mute = {c.Run, c.Abort}
+    if phase is not Phase.WAITING:
+        fleet.join()
+    if phase is Phase.ABORTING:
+        ask(fleet, c.AbortRequest("enough"))
+    assert fleet.state.phase is phase
+    onlooker = Onlooker(fleet)
+    onlooker.say(c.StatusRequest(1))
+    (reply,) = onlooker.heard()
+    assert isinstance(reply, c.StatusReply)
+    assert reply.status["phase"] == phase.value
+
+
+def test_who_does_not_know_the_token_sees_nothing() -> None:
+    fleet = running(CHAIN)
+    stranger = Onlooker(fleet, token="guessed")
+    stranger.say(c.StatusRequest(1))
+    assert [type(m) for m in stranger.heard()] == [c.Refused]
+    assert fleet.state.ignored == {"refused": 1, "stranger": 1}
+
+
+@pytest.mark.parametrize(
+    "message", [c.DrainRequest(0.0), c.AbortRequest("x"), c.PauseRequest(1, "a", 1), c.Drained()]
+)
+def test_an_observer_may_not_do_anything(message: c.Control) -> None:
+    fleet = running(CHAIN)
+    onlooker = Onlooker(fleet)
+    onlooker.say(message)
+    assert fleet.state.phase is Phase.RUNNING
+    assert onlooker.heard() == []
+    assert fleet.state.ignored == {"unexpected": 1}
+
+
+def test_only_the_latest_observers_are_remembered_and_a_forgotten_one_may_come_again() -> None:
+    fleet = running(CHAIN)
+    first = Onlooker(fleet, "first")
+    crowd = [Onlooker(fleet, f"o{number}") for number in range(MOST)]
+    first.say(c.StatusRequest(1))
+    assert first.heard() == []
+    first.say(c.Hello("observer", TOKEN, 7, "here"))
+    first.say(c.StatusRequest(2))
+    crowd[-1].say(c.StatusRequest(3))
+    assert len(first.heard()) == len(crowd[-1].heard()) == 1
+
+
+def test_an_observer_whose_connection_is_gone_is_forgotten() -> None:
+    fleet = running(CHAIN)
+    onlooker = Onlooker(fleet)
+    fleet.feed(Unreachable(onlooker.key))
+    onlooker.say(c.StatusRequest(1))
+    assert onlooker.heard() == []
+
+
+def test_an_observer_that_comes_when_the_run_is_over_hears_how_it_ended() -> None:
+    fleet = running(CHAIN)
+    fleet.fakes[WorkerId("b", 0)].mute = {c.Exit}
+    ask(fleet, c.AbortRequest("enough"))
+    assert fleet.state.phase is Phase.LEAVING
+    assert [type(m) for m in Onlooker(fleet).heard()] == [c.Finished]

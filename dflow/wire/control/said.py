@@ -37,7 +37,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Hello(Control):
-    """First word. ``node`` empty: "assign me any free replica". ``role``: worker | handle."""
+    """First word. ``node`` empty: "assign me any free replica".
+
+    ``role``: worker | handle | observer.
+    """
 
     code: ClassVar[int] = 1
     role: str

@@ -1,0 +1,158 @@
+"""A status as tables: nodes, edges, and the busiest keys of edges that have any.
+
+A column that would be empty is left out, so that what shows is worth a look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from dflow.message import EXTERNAL
+from dflow.report import EdgeStatus, KeyStatus, NodeStatus, RunStatus
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+__all__ = ["screen"]
+
+_FATES = ("dropped", "coalesced", "expired", "cancelled", "rejected")
+_FULL, _FILLING = 0.9, 0.5
+_OLD_S = 1.0
+
+_Cell = Callable[[EdgeStatus], "Text | str"]
+
+
+def screen(status: RunStatus, *, keys: bool = False) -> Group:
+    """Return ``status`` as something rich can print; ``keys`` adds a table of keys."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[Text | Table] = [_headline(status), Text(), _nodes(status)]
+    if status.edges:
+        parts += [Text(), _edges(status.edges)]
+    if keys:
+        parts += [Text(), _keys(status.edges)]
+    return Group(*parts)
+
+
+def _headline(status: RunStatus) -> Text:
+    from rich.text import Text
+
+    paused = sum(node.paused for node in status.nodes)
+    text = Text.assemble(
+        (status.graph, "bold"), f" ({status.run_id})  ", (status.phase, "bold"),
+        f" for {_duration(status.uptime_s)}",
+    )  # fmt: skip
+    if paused:
+        text.append(f"  {paused} paused", "yellow")
+    return text
+
+
+def _table(head: Sequence[str], *, left: int = 1) -> Table:
+    """Return an empty table whose first ``left`` columns are text, the others numbers."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for place, name in enumerate(head):
+        text = place < left
+        table.add_column(name, justify="left" if text else "right", no_wrap=True)
+    return table
+
+
+def _nodes(status: RunStatus) -> Table:
+    table = _table(("node", "state", "replicas", "handled", "emitted", "errors"), left=2)
+    for node in status.nodes:
+        if node.kind != EXTERNAL:
+            counts = [f"{n:,}" for n in (node.replicas, node.handled, node.emitted)]
+            errors = _count(node.errors, "red")
+            table.add_row(_styled(node.name, "cyan"), _state(node), *counts, errors)
+    return table
+
+
+def _state(node: NodeStatus) -> Text:
+    """Return the step all replicas are at, or how many are at each."""
+    steps = list(dict.fromkeys(node.workers))
+    text = steps[0] if len(steps) == 1 else ", ".join(f"{node.workers.count(s)} {s}" for s in steps)
+    if node.paused:
+        return _styled("paused", "yellow")
+    return _styled(text, "green" if steps == ["running"] else "")
+
+
+def _edges(edges: Sequence[EdgeStatus]) -> Table:
+    columns: list[tuple[str, _Cell]] = [
+        ("edge", lambda e: _styled(e.id, "cyan")),
+        ("policy", lambda e: e.policy),
+        ("depth", _depth),
+        ("waiting", lambda e: f"{e.waiting:,}"),
+        ("in flight", lambda e: f"{e.in_flight:,}"),
+        ("taken", lambda e: f"{e.taken:,}"),
+        ("done", lambda e: f"{e.done:,}"),
+    ]
+    if any(edge.oldest_s for edge in edges):
+        columns.append(("oldest", _oldest))
+    columns += [(fate, _fate(fate)) for fate in _FATES if any(getattr(e, fate) for e in edges)]
+    table = _table([name for name, _ in columns], left=2)
+    for edge in edges:
+        table.add_row(*(cell(edge) for _, cell in columns))
+    return table
+
+
+def _depth(edge: EdgeStatus) -> Text:
+    share = edge.depth / edge.capacity if edge.capacity else 0.0
+    style = "red" if share >= _FULL else "yellow" if share >= _FILLING else ""
+    return _styled(f"{edge.depth:,}/{edge.capacity:,}", style)
+
+
+def _oldest(edge: EdgeStatus) -> Text | str:
+    if not edge.oldest_s:
+        return ""
+    return _styled(_duration(edge.oldest_s), "yellow" if edge.oldest_s >= _OLD_S else "")
+
+
+def _fate(name: str) -> _Cell:
+    return lambda edge: _count(getattr(edge, name), "yellow")
+
+
+def _keys(edges: Sequence[EdgeStatus]) -> Table:
+    rejecting = any(key.rejected for edge in edges for key in edge.keys)
+    head = ("edge", "key", "depth", "waiting", "in flight", "done", *["rejected"] * rejecting)
+    table = _table(head, left=2)
+    for edge in edges:
+        name = edge.id
+        for key in edge.keys:
+            table.add_row(_styled(name, "cyan"), key.key, *_key_counts(key, rejecting=rejecting))
+            name = ""
+    return table
+
+
+def _key_counts(key: KeyStatus, *, rejecting: bool) -> list[Text | str]:
+    counts: list[Text | str] = [
+        f"{count:,}" for count in (key.depth, key.waiting, key.in_flight, key.done)
+    ]
+    return counts + [_count(key.rejected, "yellow")] * rejecting
+
+
+def _count(number: int, style: str) -> Text:
+    return _styled(f"{number:,}", style if number else "dim")
+
+
+def _styled(text: str, style: str) -> Text:
+    from rich.text import Text
+
+    return Text(text, style)
+
+
+def _duration(seconds: float) -> str:
+    """Return "0.35 s", "12.3 s", "4 min 10 s" or "3 h 2 min"."""
+    if seconds < 1:
+        return f"{seconds:.2f} s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
