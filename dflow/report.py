@@ -247,7 +247,8 @@ class KeyStatus:
 class EdgeStatus:
     """One edge now, in messages.
 
-    ``depth``: sent and not yet handed to a handler, nor dropped; ``capacity``: its bound.
+    ``depth``: sent and not yet handed to a handler, nor dropped, as the sender knows it;
+    ``capacity``: its bound.
     ``waiting`` of them have no credit yet; ``in_flight`` were sent and are not done; ``taken``
     were handed to a handler, ``done`` handled. ``oldest_s``: age in seconds of what has waited
     longest at the sender. ``keys``: the busiest keys of an edge that has any.

@@ -94,6 +94,7 @@ class _Flow:
     peak: int = 0
     done: int = 0
     in_flight: int = 0
+    underway: list[int] = field(default_factory=list)
     expired: int = 0
     cancelled: int = 0
     fates: Fates = field(default_factory=Fates)
@@ -174,6 +175,8 @@ def _add_channel(flow: _Flow, channel: _Channel, lost: Collection[WorkerId]) -> 
     flow.malformed += into.malformed
     flow.done += into.done
     flow.in_flight += max(0, out.sent - max(out.done, into.done))
+    taken = into.delivered + into.expired + into.cancelled
+    flow.underway.append(max(0, out.sent - max(out.taken, taken)))
     flow.expired += into.expired
     flow.cancelled += into.cancelled
 
@@ -322,36 +325,59 @@ def edge_statuses(plan: Plan, counted: Counted) -> tuple[EdgeStatus, ...]:
     for channel in (*plan.channels, *plan.external_channels):
         width[channel.edge] += 1
     used = (*plan.edges, *(edge for edge in plan.external_edges if edge.index in flows))
-    return tuple(
-        _edge_status(edge, flows.get(edge.index, _Flow()), width[edge.index]) for edge in used
-    )
+    statuses = []
+    for edge in used:
+        # a queue shared by its channels has one capacity; lanes have one for each channel
+        shared = edge.limit or (edge.policy != "block" and not (edge.keyed or edge.broadcast))
+        queues = plan.by_name[edge.sender].replicas if shared else width[edge.index]
+        flow = flows.get(edge.index, _Flow())
+        statuses.append(_edge_status(edge, flow, edge.capacity * queues))
+    return tuple(statuses)
 
 
-def _edge_status(edge: EdgePlan, flow: _Flow, channels: int) -> EdgeStatus:
+def _depth(edge: EdgePlan, flow: _Flow) -> int:
+    """Return what waits at both ends, counted as the sender counts it against the capacity.
+
+    By what the sender knows of its channels: the two ends report at different times, and the
+    sum of both would be more than ever waited at once.
+    """
+    if edge.reports == "ready":  # those in flight are in somebody's hands
+        return flow.unsent
+    at_hand = 1 if edge.policy in ("drop_oldest", "coalesce") else 0
+    return flow.unsent + sum(max(0, count - at_hand) for count in flow.underway)
+
+
+def _merged(keys: Sequence[KeyStats]) -> tuple[KeyStatus, ...]:
+    """Return each key once, the deepest first, whichever sender's messages they are."""
+    found: dict[str, list[int]] = {}
+    for k in keys:
+        counts = (k.waiting, k.in_flight, k.done, k.rejected)
+        before = found.get(k.key, [0] * len(counts))
+        found[k.key] = [a + b for a, b in zip(before, counts, strict=True)]
+    merged = [KeyStatus(key, waiting + flying, waiting, flying, done, rejected)
+              for key, (waiting, flying, done, rejected) in found.items()]  # fmt: skip
+    return tuple(sorted(merged, key=lambda key: -key.depth))
+
+
+def _edge_status(edge: EdgePlan, flow: _Flow, capacity: int) -> EdgeStatus:
     fates = flow.fates
     gone = flow.delivered + flow.expired + flow.cancelled + fates.total
-    sent = max(flow.offered, gone)  # the two ends report at different times
-    # a queue shared by its channels has one capacity; lanes have one for each channel
-    shared = edge.limit or (edge.policy != "block" and not edge.keyed)
     return EdgeStatus(
         edge.id,
-        sent,
+        max(flow.offered, gone),
         flow.delivered,
-        sent - gone,
-        edge.capacity * (1 if shared else channels),
+        _depth(edge, flow),
+        capacity,
         edge.policy,
         waiting=flow.unsent,
         in_flight=flow.in_flight,
         taken=flow.delivered,
-        done=flow.done,
+        done=flow.done - flow.expired - flow.cancelled,
         dropped=fates.dropped,
         coalesced=fates.coalesced,
         expired=fates.expired + flow.expired,
         cancelled=fates.cancelled + flow.cancelled,
         rejected=fates.rejected,
         oldest_s=flow.oldest_s,
-        keys=tuple(
-            KeyStatus(k.key, k.waiting + k.in_flight, k.waiting, k.in_flight, k.done, k.rejected)
-            for k in flow.keys
-        ),
+        keys=_merged(flow.keys),
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from dflow.message import EXTERNAL
 from dflow.report import EdgeStatus, KeyStatus, NodeStatus, RunStatus
 
 if TYPE_CHECKING:
@@ -34,7 +33,8 @@ def screen(status: RunStatus, *, keys: bool = False) -> Group:
     if status.edges:
         parts += [Text(), _edges(status.edges)]
     if keys:
-        parts += [Text(), _keys(status.edges)]
+        some = any(edge.keys for edge in status.edges)
+        parts += [Text(), _keys(status.edges) if some else Text("no edge counts by key", "dim")]
     return Group(*parts)
 
 
@@ -65,7 +65,7 @@ def _table(head: Sequence[str], *, left: int = 1) -> Table:
 def _nodes(status: RunStatus) -> Table:
     table = _table(("node", "state", "replicas", "handled", "emitted", "errors"), left=2)
     for node in status.nodes:
-        if node.kind != EXTERNAL:
+        if node.kind != "external":
             counts = [f"{n:,}" for n in (node.replicas, node.handled, node.emitted)]
             errors = _count(node.errors, "red")
             table.add_row(_styled(node.name, "cyan"), _state(node), *counts, errors)

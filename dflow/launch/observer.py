@@ -37,15 +37,16 @@ class Observer:
         self._hello = c.Hello("observer", token, os.getpid(), socket.gethostname())
         self._dealer = connect_control(endpoint, f"observer-{secrets.token_hex(8)}".encode())
 
-    def status(self, timeout_s: float = ANSWER_S) -> RunStatus | None:
+    def status(self, timeout_s: float | None = None) -> RunStatus | None:
         """Return the run as it is known now, or None once it is over (see ``report``).
 
         Raises `RunError` if the coordinator sends this process away, or does not answer within
-        ``timeout_s``.
+        ``timeout_s`` (default: `ANSWER_S`).
         """
         self._number += 1
         self._say(self._hello)  # each time: it may have forgotten us
         self._say(c.StatusRequest(self._number))
+        timeout_s = ANSWER_S if timeout_s is None else timeout_s
         by = time.monotonic() + timeout_s
         while self.report is None:
             message = self._hear(by - time.monotonic())

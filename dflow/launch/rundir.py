@@ -70,12 +70,15 @@ class RunDirectory:
 def _make() -> str:
     base = "the directory for temporary files"
     try:
-        base = tempfile.gettempdir()
-        if len(os.fsencode(base)) + len(PREFIX) + 10 > MAX_PATH_BYTES:
-            base = FALLBACK
+        base = _base()
         return tempfile.mkdtemp(prefix=PREFIX, dir=base)
     except OSError as error:
         raise _unusable(base, error) from None
+
+
+def _base() -> str:
+    base = tempfile.gettempdir()
+    return base if len(os.fsencode(base)) + len(PREFIX) + 10 <= MAX_PATH_BYTES else FALLBACK
 
 
 def _lock(path: str) -> int:
@@ -145,9 +148,7 @@ def live_runs() -> list[LiveRun]:
 
     They are looked for where this process would make a run's directory itself.
     """
-    bases = {tempfile.gettempdir(), FALLBACK}
-    found = [run for base in bases for run in _runs_in(base)]
-    return sorted(found, key=lambda run: (run.started_s, run.run_id))
+    return sorted(_runs_in(_base()), key=lambda run: (run.started_s, run.run_id))
 
 
 def _runs_in(base: str) -> Iterator[LiveRun]:

@@ -278,18 +278,55 @@ def test_a_status_shows_what_waits_what_is_under_way_and_what_was_lost() -> None
             fates={0: FATES},
             queues={0: QueueStats(1.5, keys)},
         ),
-        B: WorkerStats(ins=(InChannelStats(0, 21, 16, 19, expired=1, cancelled=1),)),
+        B: WorkerStats(ins=(InChannelStats(0, 21, 16, 18, expired=1, cancelled=1),)),
     }
     (edge,) = books.edge_statuses(plan, counted)
     assert (edge.sent, edge.delivered, edge.waiting, edge.in_flight, edge.done) == (
-        40, 16, 4, 2, 19,
+        40, 16, 4, 3, 16,
     )  # fmt: skip
-    assert edge.depth == 40 - 16 - 1 - 1 - FATES.total
+    assert edge.depth == 4 + 21 - 20
     assert (edge.dropped, edge.coalesced, edge.expired, edge.cancelled) == (3, 2, 2, 5)
     assert (edge.rejected, edge.capacity, edge.policy, edge.oldest_s) == (5, 8, "block", 1.5)
     assert [(k.key, k.depth, k.waiting, k.in_flight, k.done, k.rejected) for k in edge.keys] == [
         ("ann", 3, 2, 1, 9, 1),
         ("bob", 1, 0, 1, 3, 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "depth"),
+    [
+        ({}, 3 + 6),
+        ({"policy": "reject"}, 3 + 6),
+        ({"policy": "drop_oldest"}, 3 + 5),  # the receiver has one at hand
+        ({"policy": "latest"}, 3),  # one in flight was asked for
+        ({"limit": 2}, 3),
+    ],
+)
+def test_depth_counts_what_waits_as_the_policy_does(changes: dict[str, Any], depth: int) -> None:
+    plan = chain("a", "b")
+    plan = replace(plan, edges=(replace(plan.edges[0], **changes),))
+    counted = {
+        A: WorkerStats(offered={0: 13}, unsent={0: 3}, outs=(OutChannelStats(0, 10, 10, 4, 4),)),
+        B: WorkerStats(ins=(InChannelStats(0, 7, 2, 2),)),  # told before it took two more
+    }
+    (edge,) = books.edge_statuses(plan, counted)
+    assert (edge.depth, edge.waiting, edge.in_flight) == (depth, 3, 6)
+
+
+def test_a_key_of_several_senders_is_one_key() -> None:
+    plan = chain("a", "b", a=2)
+    counted = {
+        WorkerId("a", replica): WorkerStats(
+            queues={0: QueueStats(0.0, (KeyStats("bob", 1, 0, 2), KeyStats(who, 2, 1, 0, 1)))}
+        )
+        for replica, who in enumerate(("ann", "eve"))
+    }
+    (edge,) = books.edge_statuses(plan, counted)
+    assert [(k.key, k.depth, k.waiting, k.in_flight, k.done, k.rejected) for k in edge.keys] == [
+        ("ann", 3, 2, 1, 0, 1),
+        ("eve", 3, 2, 1, 0, 1),
+        ("bob", 2, 2, 0, 4, 0),
     ]
 
 

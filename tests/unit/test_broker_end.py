@@ -292,7 +292,7 @@ def test_times_of_the_report_come_from_the_clock_given() -> None:
 def test_status_shows_the_run_as_last_reported() -> None:
     fleet = running(chain("a", "b", b=2))
     fleet.count(9)
-    a = replace(fleet.fake("a").stats, outs=(OutChannelStats(0, 9, 90, 9, 9),))
+    a = replace(fleet.fake("a").stats, outs=(OutChannelStats(0, 9, 90, 4, 4),))
     fleet.say(fleet.fake("a"), c.Stats(a.to_wire()))
     fleet.say(fleet.fake("b", 1), c.Stats(fleet.fake("b", 1).stats.to_wire()))
     fleet.advance(2)

@@ -19,7 +19,7 @@ from dflow.launch import preload
 from dflow.report import RunReport
 
 ROOT = Path(__file__).parents[2]
-VERBS = ("run", "validate", "graph", "coordinator", "worker")
+VERBS = ("run", "validate", "graph", "status", "coordinator", "worker")
 FLOWS = """
 from dflow import Graph, node, sink, source
 

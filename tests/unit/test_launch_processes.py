@@ -88,6 +88,46 @@ def test_sweep_takes_what_nobody_holds_and_nothing_else(base: Path) -> None:
     assert unlocked.exists()
 
 
+def test_a_run_is_found_by_its_own_user_while_a_process_of_it_lives(base: Path) -> None:
+    first, second = rundir.RunDirectory(), rundir.RunDirectory()
+    first.describe("r1", "squares", "secret")
+    second.describe("r2", "cubes", "other")
+    found = rundir.live_runs()
+    assert [(run.run_id, run.graph, run.token, run.path) for run in found] == [
+        ("r1", "squares", "secret", first.path),
+        ("r2", "cubes", "other", second.path),
+    ]
+    assert found[0].endpoint == f"ipc://{first.path}/coordinator"
+    assert found[0].pid == os.getpid()
+    assert (Path(first.path) / rundir.ABOUT).stat().st_mode & 0o777 == 0o600
+    first.remove()
+    assert [run.run_id for run in rundir.live_runs()] == ["r2"]
+
+
+def test_what_is_no_run_under_way_is_not_found(base: Path) -> None:
+    run = rundir.RunDirectory()
+    run.describe("r1", "squares", "secret")
+    about = (Path(run.path) / rundir.ABOUT).read_text()
+    unheld, open_to_all, empty, garbled, partial = (base / f"dflow-{i}" for i in range(5))
+    for path in (unheld, open_to_all, empty, garbled, partial):
+        path.mkdir(mode=0o700)
+        (path / rundir.LOCK).touch()
+    open_to_all.chmod(0o755)
+    for path in (unheld, open_to_all):
+        (path / rundir.ABOUT).write_text(about)
+    (garbled / rundir.ABOUT).write_bytes(b"\xff{")
+    (partial / rundir.ABOUT).write_text('{"run_id": "x"}')
+    (base / "dflow-link").symlink_to(run.path)
+    assert [found.path for found in rundir.live_runs()] == [run.path]
+
+
+def test_where_there_can_be_no_run_none_is_found(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(base / "missing"))
+    assert rundir.live_runs() == []
+
+
 @LINUX
 def test_kill_session_ends_everything_in_it_but_its_leader() -> None:
     script = "sleep 1000 & (sleep 1000 & wait) & echo ready; read _"
