@@ -14,7 +14,7 @@ because credit is only ever spent by `cut`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dflow.flow.credit import SendWindow
 from dflow.flow.sharing import share_out
@@ -37,7 +37,7 @@ class Cut(NamedTuple):
 
     channel: int
     first: int
-    payloads: Sequence[bytes]
+    payloads: Sequence[Any]
     notes: Notes = NO_NOTES
 
 

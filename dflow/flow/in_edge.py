@@ -125,6 +125,13 @@ class InChannel:
         if self.merge is not None:
             self.merge.accept(self._place, count, notes)
 
+    def hand_over(self, values: Sequence[Any], sent_ns: int, notes: Notes = NO_NOTES) -> None:
+        """Queue values of a sender in this process; it knows the window, so they fit."""
+        count, first = len(values), self.window.received
+        self.window.receive(first, count, 0)
+        headers = Headers(self.edge_id, first, sent_ns)
+        self.inbox.append(Batch(None, count, 0, headers, notes, list(values)))
+
     def _check_notes(self, frame: Frame, notes: Notes) -> None:
         """Raise `ProtocolError` unless the edge has such notes, and they can be true."""
         if not frame.count and (not notes.completed or frame.sequence != self.window.received):

@@ -33,12 +33,16 @@ Tag = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class EdgeCode:
-    """What an edge needs of user code and codec: ``key`` and ``merge`` may be None."""
+    """What an edge needs of user code and codec: ``key`` and ``merge`` may be None.
+
+    ``pack`` makes a payload of a value, where that is not `encode` (which keys are made with).
+    """
 
     encode: Callable[[Any], bytes]
     decode: Callable[[bytes], Any]
     key: Callable[[Any], Any] | None = None
     merge: Callable[[Any, Any], Any] | None = None
+    pack: Callable[[Any], Any] | None = None
 
 
 class Place(NamedTuple):
@@ -232,7 +236,7 @@ class QueueEdge:
             return False
         try:
             merged = code.merge(code.decode(last.payload), code.decode(item.payload))
-            payload = code.encode(merged)
+            payload = (code.pack or code.encode)(merged)
         except Exception as error:  # noqa: BLE001  # user code may raise anything
             self._errors += 1
             self.on_merge_error(error)

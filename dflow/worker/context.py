@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dflow.errors import PortError
 from dflow.flow.batch import Lane
+from dflow.flow.local_edge import LocalEdge, refuse_generator
 from dflow.flow.out_edge import OutEdge
 from dflow.graph.checking import checker
 from dflow.message import Headers
@@ -174,11 +175,19 @@ class Direct:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalDirect:
+    """The same for an edge inside the worker."""
+
+    edge: LocalEdge
+    attend: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Emitters:
     """How one replica emits: ``by_port``; ``direct`` where a port has one unkeyed edge."""
 
     by_port: dict[str, Emit]
-    direct: dict[str, Direct]
+    direct: dict[str, Direct | LocalDirect]
     unconsumed: list[Unconsumed]
 
 
@@ -199,6 +208,7 @@ def make_emitters(
         check = checker(output.type, f"{node.name}.{port}") if check_types else None
         edges = [e for e in plane.outbound.edges if plane.plan.edges[e.index].output == port]
         plain = [edge for edge in edges if isinstance(edge, OutEdge)]
+        local = [edge for edge in edges if isinstance(edge, LocalEdge)]
         if not edges:
             found.unconsumed.append(Unconsumed())
             emit: Emit = found.unconsumed[-1]
@@ -209,8 +219,13 @@ def make_emitters(
             emit = _emit_to_lane(direct)
             if check is None:
                 found.direct[port] = direct
-        elif len(plain) == len(edges):
-            emit = _emit_to_edges(plain, plane.attend, encode)
+        elif len(edges) == len(local) == 1 and local[0].key is None:
+            inside = LocalDirect(local[0], plane.attend)
+            emit = _emit_locally(inside)
+            if check is None:
+                found.direct[port] = inside
+        elif len(plain) + len(local) == len(edges):
+            emit = _emit_to_edges(plain, local, plane.attend, encode)
         else:
             emit = Offering(edges, plane, encode, port)
         found.by_port[port] = emit if check is None else _checked(check, emit)
@@ -240,15 +255,36 @@ def _emit_to_lane(direct: Direct) -> Emit:
     return emit
 
 
+def _emit_locally(direct: LocalDirect) -> Emit:
+    edge, attend = direct.edge, direct.attend
+    push = edge.push
+
+    def emit(value: Any) -> None:
+        refuse_generator(value)
+        if push(value):
+            attend()
+
+    return emit
+
+
 def _emit_to_edges(
-    edges: list[OutEdge], attend: Callable[[], None], encode: Callable[[Any], bytes]
+    edges: list[OutEdge],
+    local: list[LocalEdge],
+    attend: Callable[[], None],
+    encode: Callable[[Any], bytes],
 ) -> Emit:
     def emit(value: Any) -> None:
-        payload = encode(value)
+        payload = encode(value) if edges else b""
+        if not edges:
+            refuse_generator(value)
         lanes = [edge.lane_for(value, encode) for edge in edges]  # may raise: before any push
+        for inside in local:
+            inside.check(value, encode)
         wanted = False
         for lane in lanes:
             wanted = lane.push(payload) or wanted
+        for inside in local:
+            wanted = inside.push(value) or wanted
         if wanted:
             attend()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dflow.errors import ProtocolError
@@ -21,6 +21,7 @@ from dflow.options import DEFAULT_CAPACITY
 from dflow.transport.link import InLink
 from dflow.transport.poller import Poller
 from dflow.wire import frames as f
+from dflow.wire.notes import Notes
 
 __all__ = ["Inbound", "Inputs"]
 
@@ -57,12 +58,13 @@ class Inputs:
 class Inbound:
     """Every incoming channel of one participant, and the queue of those with messages.
 
-    ``inputs`` are those of each of its nodes, by name.
+    ``inputs`` are those of each of its nodes, by name. ``local``: numbers of the channels that
+    come from another of them.
     """
 
     __slots__ = (
         "_banned", "_epoch", "_externals", "_homes", "_on_violation", "_plan", "_poller",
-        "_refused", "_token", "channels", "inputs", "links", "ready", "strangers",
+        "_refused", "_token", "channels", "inputs", "links", "local", "ready", "strangers",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +88,11 @@ class Inbound:
         self.ready = ReadyQueue()
         self.strangers = 0
         self.channels: dict[int, InChannel] = {}
+        self.local = {
+            ch.number
+            for ch in plan.channels
+            if plan.edges[ch.edge].local and plan.host(ch.receiver) == me
+        }
         self.inputs: dict[str, Inputs] = {}
         self._homes: dict[int, Inputs] = {}
         self._externals: dict[int, EdgePlan] = {}
@@ -138,7 +145,8 @@ class Inbound:
 
     def bind(self, endpoint: Callable[[], str]) -> dict[int, str]:
         """Bind one socket for each band this participant receives on; return band → endpoint."""
-        bands = {int(channel.priority) for channel in self.channels.values()}
+        remote = [ch for number, ch in self.channels.items() if number not in self.local]
+        bands = {int(channel.priority) for channel in remote}
         bands |= {int(edge.priority) for edge in self._externals.values()}
         capacities = [c.window.capacity for c in self.channels.values()]
         capacities += [edge.window for edge in self._externals.values()]
@@ -187,6 +195,18 @@ class Inbound:
                 channel = next((c for c in opened if c.peer == (link, peer)), None)
             self._drop_peer(link, peer, channel, number, error)
 
+    def hand_over(self, number: int, values: Sequence[Any], sent_ns: int, notes: Notes) -> None:
+        """Take in values of a node in this process."""
+        channel = self.channels[number]
+        channel.hand_over(values, sent_ns, notes)
+        self.ready.push(channel)
+
+    def end_local(self, number: int) -> None:
+        """Note that the sender of a channel, a node in this process, is done."""
+        channel = self.channels[number]
+        channel.end_at = channel.window.received
+        self._homes[number].open -= 1
+
     def offer(self, channel: InChannel) -> None:
         """Let ``channel`` have a turn if anything of it may be handled, and whom it held back."""
         for each in channel.siblings:
@@ -220,7 +240,7 @@ class Inbound:
         if frame.epoch != self._epoch:
             raise ProtocolError(f"expected epoch {self._epoch}, got {frame.epoch}")
         channel = self.find(frame.channel)
-        if channel is None or channel.peer is not None:
+        if channel is None or channel.peer is not None or channel.number in self.local:
             raise ProtocolError(f"channel {frame.channel} is not open to this peer")
         channel.peer = (link, peer)
         # located while this node was running: that it has ended since is nobody's mistake

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dflow.clock import monotonic_ns
 from dflow.errors import EdgeFull
 from dflow.flow.batch import Lane
+from dflow.flow.local_edge import LocalEdge, Ref, refuse_generator
 from dflow.flow.out_edge import OutEdge
 from dflow.flow.queue_edge import Place, QueueEdge
 
@@ -22,31 +23,34 @@ __all__ = ["Offering", "Prepared"]
 
 
 class Prepared(NamedTuple):
-    """A value that may be emitted: encoded, and its way on every edge found."""
+    """A value that may be emitted: its way on every edge found, and encoded if it must travel."""
 
+    value: Any
     payload: bytes
     lanes: list[Lane]
     places: list[tuple[QueueEdge, Place]]
 
 
 class Offering:
-    """Emits on any mix of plain and queued edges of one ``output``.
+    """Emits on any mix of edges of one ``output``: plain, within the worker, and queued.
 
     Called by the thread that owns the codec.
     """
 
-    __slots__ = ("_encode", "_plain", "_plane", "_queued", "output")
+    __slots__ = ("_encode", "_local", "_plain", "_plane", "_queued", "_travels", "output")
 
     def __init__(
         self,
-        edges: Sequence[OutEdge | QueueEdge],
+        edges: Sequence[OutEdge | LocalEdge | QueueEdge],
         plane: DataPlane,
         encode: Callable[[Any], bytes],
         output: str = "out",
     ) -> None:
         self.output = output
         self._plain = tuple(edge for edge in edges if isinstance(edge, OutEdge))
+        self._local = tuple(edge for edge in edges if isinstance(edge, LocalEdge))
         self._queued = tuple(edge for edge in edges if isinstance(edge, QueueEdge))
+        self._travels = bool(self._plain) or any(not edge.plan.local for edge in self._queued)
         self._plane = plane
         self._encode = encode
 
@@ -57,17 +61,24 @@ class Offering:
     def prepare(self, value: Any) -> Prepared:
         """Return ``value`` ready to be committed; raises `EncodeError`, what a key function does.
 
-        It is frozen: a change of the value from now on is not seen by anybody.
+        What travels is frozen: a change of the value from now on is not seen by anybody.
         """
-        payload = self._encode(value)
+        payload = b""
+        if self._travels:
+            payload = self._encode(value)
+        else:
+            refuse_generator(value)
         lanes = [edge.lane_for(value, self._encode) for edge in self._plain]
-        return Prepared(payload, lanes, [(edge, edge.place(value)) for edge in self._queued])
+        for edge in self._local:
+            edge.check(value, self._encode)
+        places = [(edge, edge.place(value)) for edge in self._queued]
+        return Prepared(value, payload, lanes, places)
 
     def commit(
         self, prepared: Prepared, *, id: str | None = None, tag: tuple[int, int] | None = None
     ) -> None:
         """Emit what `prepare` returned; raises `EdgeFull`, and then it is on no edge."""
-        payload, lanes, places = prepared
+        value, payload, lanes, places = prepared
         size = len(payload)
         refused: EdgeFull | None = None
         with self._plane.lock:
@@ -81,8 +92,11 @@ class Offering:
             wanted = False
             for lane in lanes:
                 wanted = lane.push(payload) or wanted
+            for local in self._local:
+                wanted = local.push(value) or wanted
             for edge, place in places:
                 tagged = tag if edge.plan.tagged else None
-                wanted = edge.offer(payload, place, now, id=id, tag=tagged) or wanted
+                said: Any = Ref(value) if edge.plan.local else payload
+                wanted = edge.offer(said, place, now, id=id, tag=tagged) or wanted
             if wanted:
                 self._plane.pump()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Any
 
 from dflow.clock import monotonic_ns, wall_ns
 from dflow.errors import ProtocolError
 from dflow.flow.batch import Cut
+from dflow.flow.in_edge import InChannel
+from dflow.flow.local_edge import LocalEdge, Ref
 from dflow.flow.out_edge import OutEdge
 from dflow.flow.queue_edge import EdgeCode, QueueEdge
 from dflow.graph.plan import EdgePlan, Plan, WorkerId
@@ -16,11 +19,12 @@ from dflow.transport.poller import Poller
 from dflow.wire import frames as f
 from dflow.wire.codec import Codec
 from dflow.wire.notes import NO_NOTES, pack_notes
+from dflow.worker.inbound import Inbound
 from dflow.worker.ordered import Order
 
 __all__ = ["Edge", "Merge", "Outbound", "Outputs"]
 
-Edge = OutEdge | QueueEdge
+Edge = OutEdge | LocalEdge | QueueEdge
 Merge = Callable[[Any, Any], Any]
 
 
@@ -55,14 +59,15 @@ class Outputs:
 
 
 class Outbound(Outputs):
-    """Every outgoing channel of one participant.
+    """Every outgoing channel of one participant; those between its nodes end at ``inbound``.
 
     ``full`` after a `flush` says whether some edge has no credit for another message,
     ``hungry`` whether credit would let something leave.
     """
 
     __slots__ = (
-        "_codec", "_edge_of", "_epoch", "_on_violation", "_poller", "_token", "_unwelcomed",
+        "_codec", "_edge_of", "_epoch", "_inbound", "_local", "_on_violation", "_poller", "_token",
+        "_unwelcomed",
         "flushes", "full", "hungry", "links",
     )  # fmt: skip
 
@@ -71,6 +76,7 @@ class Outbound(Outputs):
         plan: Plan,
         me: WorkerId,
         poller: Poller,
+        inbound: Inbound,
         *,
         token: str,
         epoch: int,
@@ -82,6 +88,8 @@ class Outbound(Outputs):
         super().__init__((), [])
         self._codec = codec or Codec()
         self._poller = poller
+        self._inbound = inbound
+        self._local: list[tuple[Edge, InChannel]] = []
         self._token = token
         self._epoch = epoch
         self._on_violation = on_violation
@@ -105,10 +113,29 @@ class Outbound(Outputs):
         merge: Merge | None,
     ) -> Edge:
         """Return the sending half of an edge, not yet added."""
+        if edge.local:
+            return self._make_local(edge, channels[0], key, merge)
         if edge.queued:
             code = EdgeCode(self._codec.encode, self._codec.decode, key, merge)
             return QueueEdge(edge, channels, code)
         return OutEdge(edge.index, edge.id, channels, edge.capacity, edge.max_bytes, key)
+
+    def _make_local(
+        self,
+        plan: EdgePlan,
+        number: int,
+        key: Callable[[Any], Any] | None,
+        merge: Merge | None,
+    ) -> Edge:
+        channel = self._inbound.channels[number]
+        if plan.queued:
+            unpack: Callable[[Any], Any] = attrgetter("value")
+            code = EdgeCode(self._codec.encode, unpack, key, merge, Ref)
+            edge: Edge = QueueEdge(plan, [number], code)
+        else:
+            edge = LocalEdge(plan, number, channel.window, key)
+        self._local.append((edge, channel))
+        return edge
 
     def open(self, rows: Iterable[Any]) -> None:
         """Connect channels, rows of [number, endpoint], and introduce them to their receivers."""
@@ -133,6 +160,9 @@ class Outbound(Outputs):
     def flush(self) -> None:
         """Send everything that has credit."""
         full = hungry = False
+        for local, channel in self._local:
+            if channel.window.due(idle=True):
+                local.on_credit(channel.number, *channel.window.report())
         for order in self.orders:
             order.tell()
         for edge in self.edges:
@@ -147,6 +177,11 @@ class Outbound(Outputs):
 
     def _send(self, cut: Cut) -> None:
         number, first, payloads, notes = cut
+        if number in self._inbound.local:
+            queued = isinstance(self._edge_of[number], QueueEdge)
+            values = [ref.value for ref in payloads] if queued else payloads
+            self._inbound.hand_over(number, values, wall_ns(), notes)
+            return
         if notes is NO_NOTES:
             frame = f.pack_batch(number, self._epoch, first, payloads, wall_ns())
         else:
@@ -174,6 +209,9 @@ class Outbound(Outputs):
         now = wall_ns()
         for edge in edges:
             for number, sent in edge.end():
+                if number in self._inbound.local:
+                    self._inbound.end_local(number)
+                    continue
                 self.links[number].send(f.pack_end(number, self._epoch, sent, now))
 
     def _on_report(self, number: int, data: bytes) -> None:

@@ -84,6 +84,7 @@ class DataPlane:
             plan,
             me,
             self.poller,
+            self.inbound,
             token=token,
             epoch=epoch,
             edge_key=edge_key,
