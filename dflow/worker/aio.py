@@ -107,7 +107,7 @@ class AsyncRunner:
             async for value in results:
                 if value is not None:
                     self.emit(value)
-                while paced and self.blocked():
+                while paced and (self.blocked() or (slot is not None and slot.crowded)):
                     self._credit.clear()
                     await self._credit.wait()
         else:
