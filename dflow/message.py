@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
-__all__ = ["EXTERNAL", "Cancelled", "Headers", "Priority"]
+__all__ = ["EXTERNAL", "Cancelled", "Headers", "Priority", "strongest"]
 
 EXTERNAL = "run"
 """Name of the pseudo-node that stands for the launching process (its edges: ``run->a.in``)."""
@@ -34,6 +35,17 @@ class Cancelled(Enum):
 
     UNKNOWN = "unknown"
     """No message of this run has that id, or it was done long ago."""
+
+
+_STRENGTH = (Cancelled.UNKNOWN, Cancelled.DONE, Cancelled.CANCELLED, Cancelled.HANDLING)
+
+
+def strongest(outcomes: Iterable[Cancelled]) -> Cancelled:
+    """Return the outcome of a message whose copies had ``outcomes``; of none: unknown.
+
+    That is HANDLING if any of them is, else CANCELLED, else DONE.
+    """
+    return max(outcomes, key=_STRENGTH.index, default=Cancelled.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dflow import errors
 from dflow.clock import wall_s
-from dflow.errors import PortError, RunError
+from dflow.errors import OptionError, PortError, RunError
 from dflow.graph.node import Node
 from dflow.graph.plan import Plan
 from dflow.graph.ports import BoundPort
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dflow.graph.builder import Graph
     from dflow.graph.ports import BoundInput, BoundOutput
     from dflow.launch.handle import Handle
+    from dflow.message import Cancelled
 
 __all__ = ["Run", "run", "start"]
 
@@ -265,6 +266,20 @@ class Run:
         assert self._handle is not None
         node = self._graph.find(target).name
         self._handle.drain_node(node, self._options.drain_timeout_s)
+
+    def cancel(self, id: str, *, timeout_s: float = 10.0) -> Cancelled:
+        """Cancel the message with ``id``: that `send` returned, or that it was emitted with.
+
+        A message that is still queued is taken out: no handler sees it, and the others keep their
+        order. For one that is being handled ``ctx.cancelled`` turns true there. Returns which of
+        the two it was, or that it is done, or not known; of a message with copies, the first of
+        these that holds for any. Raises `NodeEnded` once the run is over, `TimeoutError` if the
+        coordinator does not answer within ``timeout_s``.
+        """
+        assert self._handle is not None
+        if not isinstance(id, str):
+            raise OptionError(f"cancel: expected the id of a message as text, got {id!r}")
+        return self._handle.cancel(id, timeout_s)
 
     def stop(self) -> None:
         """Ask the run to drain: sources end, everything in flight is handled. Returns at once."""

@@ -9,7 +9,7 @@ goes out when all have answered, or with what is known when some have died or ta
 
 A launching process that sent the message itself knows where the copies are and names them; its
 search begins with `Cancel`. A message may have copies (several edges, or a broadcast): the reply
-is the strongest of their outcomes, in the order of `STRENGTH`. Late, repeated or unasked answers
+is the `strongest` of their outcomes. Late, repeated or unasked answers
 change nothing.
 """  # noqa: E501  # a picture
 
@@ -23,23 +23,15 @@ from typing import Any
 from dflow.broker.events import Instruction, Send
 from dflow.errors import ProtocolError
 from dflow.graph.plan import ChannelPlan, WorkerId
-from dflow.message import Cancelled
+from dflow.message import Cancelled, strongest
 from dflow.wire import control as c
 
-__all__ = ["ANSWER_S", "STRENGTH", "Cancelling", "strongest"]
+__all__ = ["ANSWER_S", "Cancelling"]
 
 ANSWER_S = 5.0
 """How long a search waits for workers that do not answer."""
 
-STRENGTH = (Cancelled.UNKNOWN, Cancelled.DONE, Cancelled.CANCELLED, Cancelled.HANDLING)
-"""Outcomes of copies, the weakest first: the strongest is that of the message."""
-
 Reach = Callable[[WorkerId], bytes | None]
-
-
-def strongest(outcomes: Iterable[Cancelled]) -> Cancelled:
-    """Return the outcome of a message whose copies had ``outcomes``; of none: unknown."""
-    return max(outcomes, key=STRENGTH.index, default=Cancelled.UNKNOWN)
 
 
 @dataclass(slots=True)

@@ -23,13 +23,14 @@ from dflow.flow.out_edge import OutEdge
 from dflow.graph.plan import Plan, WorkerId
 from dflow.launch.questions import Questions
 from dflow.launch.results import Piece, next_piece
-from dflow.message import EXTERNAL
+from dflow.message import EXTERNAL, Cancelled, strongest
 from dflow.options import DEFAULT_CAPACITY, DEFAULT_MAX_BYTES, RunOptions
 from dflow.report import RunReport, RunStatus
 from dflow.stats import NodeStats
 from dflow.transport.endpoint import connect_control, fresh_endpoint
 from dflow.wire import control as c
 from dflow.wire.codec import Codec
+from dflow.worker.answering import withdraw
 from dflow.worker.plane import DataPlane
 
 __all__ = ["Handle"]
@@ -145,6 +146,24 @@ class Handle:
                 lambda: self._over or all(edge.settled or edge.closed for edge in edges), timeout_s
             )
         self._obeyed(lambda number: c.DrainNodeRequest(number, node), 5.0)
+
+    def cancel(self, id: str, timeout_s: float) -> Cancelled:
+        """Cancel what was sent from here or emitted anywhere with ``id``.
+
+        Raises `NodeEnded` once the run is over, `TimeoutError` without an answer in time.
+        """
+        with self.changed:
+            here, sent = withdraw(self._sends.values(), id)
+            self.changed.notify_all()  # there may be room for who waits to send
+        rows = [list(row) for row in sent]
+        if rows:
+            here = strongest((here, self._ask_to_cancel(id, rows, timeout_s)))
+        if here in (Cancelled.UNKNOWN, Cancelled.DONE):  # whoever got it may have passed it on
+            here = strongest((here, self._ask_to_cancel(id, [], timeout_s)))
+        return here
+
+    def _ask_to_cancel(self, id: str, rows: list[list[int]], timeout_s: float) -> Cancelled:
+        return Cancelled(self._ask(lambda number: c.CancelRequest(number, id, rows), timeout_s))
 
     def _obeyed(self, make: Callable[[int], c.Control], timeout_s: float) -> None:
         error = self._ask(make, timeout_s)
@@ -358,6 +377,10 @@ class Handle:
                 self._questions.answered(request, status)
             case c.Located(request, channels):
                 self._questions.answered(request, channels)
+            case c.CancelReply(request, outcome):
+                self._questions.answered(request, outcome)
+            case c.Cancel(request):  # what has come this far is a result, and no handler's
+                self._outbox.append(c.Outcome(request, Cancelled.DONE.value))
             case c.Answer(request, error):
                 self._questions.answered(request, error)
             case c.Finished(report):

@@ -13,6 +13,7 @@ from dflow.clock import monotonic_ns
 from dflow.errors import ProtocolError
 from dflow.wire import control as c
 from dflow.worker import state as s
+from dflow.worker.answering import Question, answer
 from dflow.worker.turn import OwnTurn
 
 if TYPE_CHECKING:
@@ -73,6 +74,10 @@ class WorkerLoop:
         if isinstance(command, c.Turn):
             self._turn.given(command.seconds, monotonic_ns())
             self._work.hold("turn", self._turn.held)
+        elif isinstance(command, Question):
+            said = answer(self._plane, command)
+            if said is not None:  # it always is between turns
+                self._pulse.post(said)
         else:
             self._pulse.obeyed()
             self._handle(command)

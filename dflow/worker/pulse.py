@@ -23,6 +23,7 @@ from dflow.errors import ProtocolError
 from dflow.transport.endpoint import connect_control
 from dflow.transport.poller import ConnectionWatch, Poller, Wakeup
 from dflow.wire import control as c
+from dflow.worker.answering import Question, answer
 
 if TYPE_CHECKING:
     from dflow.stats import WorkerStats
@@ -229,7 +230,7 @@ class Pulse:
                 command = c.decode(self._socket.recv())
             except ProtocolError:
                 continue  # the coordinator notices that it gets no answer
-            if isinstance(command, c.Ping):
+            if isinstance(command, c.Ping) or self._answered(command):
                 continue
             if isinstance(command, c.Abort) or (
                 isinstance(command, (c.Drain, c.DrainNode)) and self._told_to_end()
@@ -240,6 +241,21 @@ class Pulse:
             if self._plane is not None:
                 self._plane.gate.shut = True
                 self._plane.wakeup.set()
+
+    def _answered(self, command: c.Control) -> bool:
+        """Answer for a main thread that is busy with user code; False if it must do so itself."""
+        plane = self._plane
+        if plane is None or not isinstance(command, Question):
+            return False
+        if not plane.lock.acquire(blocking=False):
+            return False
+        try:
+            said = answer(plane, command)
+        finally:
+            plane.lock.release()
+        if said is not None:
+            self._outbox.append(said)
+        return said is not None
 
     def _worked(self) -> bool:
         """Whether user code runs, or has run since the last beat (each turn ends in a flush)."""
