@@ -131,6 +131,8 @@ class InChannel:
         self.window.receive(first, count, 0)
         headers = Headers(self.edge_id, first, sent_ns)
         self.inbox.append(Batch(None, count, 0, headers, notes, list(values)))
+        if self.merge is not None:
+            self.merge.accept(self._place, count, notes)
 
     def _check_notes(self, frame: Frame, notes: Notes) -> None:
         """Raise `ProtocolError` unless the edge has such notes, and they can be true."""

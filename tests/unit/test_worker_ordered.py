@@ -57,7 +57,7 @@ class Output:
 
     def prepare(self, value: Any) -> Prepared:
         """Freeze a value."""
-        return Prepared(CODEC.encode(value), [], [])
+        return Prepared(value, CODEC.encode(value), [], [])
 
     def commit(
         self, prepared: Prepared, *, id: str | None = None, tag: tuple[int, int] | None = None

@@ -35,14 +35,14 @@ class Wireless:
         """Send what has credit; shut the gate when none is left."""
         for _, payloads, _ in self.lane.cut():
             self.sent += map(self.codec.decode, payloads)
-        self.gate.shut = self.lane.full
+        self.gate.shut = self.gate.held or self.lane.full
 
     def grant(self, credit: int) -> None:
         """Let the receiver take everything, and make ``credit`` what may be sent now."""
         self.window.report(self.window.sent, self.window.sent_bytes, self.window.sent)
         self.window.capacity = credit
         self.lane.update()
-        self.gate.shut = self.lane.full
+        self.gate.shut = self.gate.held or self.lane.full
 
     def ways(self, directly: bool) -> tuple[Emit, Direct | None]:
         """Return ``emit`` and ``direct`` for a dispatcher or a source."""
