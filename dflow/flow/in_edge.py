@@ -122,6 +122,8 @@ class InChannel:
             self.inbox.append(Batch(frame.body, count, size, headers, notes))
         if notes.numbers:
             self._last_number = notes.numbers[-1]
+        for at in notes.withdrawn:
+            self.cancel(frame.sequence + at)
         if self.merge is not None:
             self.merge.accept(self._place, count, notes)
 
@@ -148,6 +150,8 @@ class InChannel:
                     f"edge {self.edge_id}: expected a number beyond {last}, got {number}"
                 )
             last = number
+        if notes.withdrawn and not self._numbered:
+            raise ProtocolError(f"edge {self.edge_id}: expected no withdrawn messages")
         if notes.ages_ns and self._ttl_ns is None:
             raise ProtocolError(f"edge {self.edge_id}: expected no ages, it has no ttl_s")
         if self.merge is not None:

@@ -5,20 +5,25 @@ looked at, so each costs a little more. An unkeyed edge has one queue for all it
 has an edge with a limit for each key; a keyed edge has a queue for each channel, and so has one
 that gives every replica a copy.
 
-Every method but the ones that only read is called under the lock of the data plane.
+Every method but those that only read is called under the lock of the data plane.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, NamedTuple
 from zlib import crc32
 
 from dflow.errors import EdgeFull
 from dflow.flow.batch import MAX_BATCH, MAX_BATCH_BYTES, Cut
 from dflow.flow.credit import SendWindow
+from dflow.flow.ids import Ids
+from dflow.flow.keys import KeyCounts
+from dflow.flow.news import Completions
 from dflow.flow.out_edge import key_bytes
+from dflow.flow.queue import EdgeCode, Fate, Queue
 from dflow.flow.sharing import share_out
 from dflow.flow.waiting import Item, LimitedLine, Line
 from dflow.graph.plan import EdgePlan
@@ -31,85 +36,27 @@ __all__ = ["EdgeCode", "Place", "QueueEdge"]
 Tag = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class EdgeCode:
-    """What an edge needs of user code and codec: ``key`` and ``merge`` may be None.
-
-    ``pack`` makes a payload of a value, where that is not `encode` (which keys are made with).
-    """
-
-    encode: Callable[[Any], bytes]
-    decode: Callable[[bytes], Any]
-    key: Callable[[Any], Any] | None = None
-    merge: Callable[[Any, Any], Any] | None = None
-    pack: Callable[[Any], Any] | None = None
-
-
 class Place(NamedTuple):
     """Where a message goes: into ``queues``, as one of ``key``; ``label`` is the key itself."""
 
-    queues: tuple[_Queue, ...]
+    queues: tuple[Queue, ...]
     key: bytes | None = None
     label: Any = None
-
-
-class _Queue:
-    """What waits for some of an edge's channels (their positions), and the credit for it."""
-
-    __slots__ = ("channels", "first", "line", "mark", "peak", "windows")
-
-    def __init__(self, line: Line, channels: Sequence[int], windows: Sequence[SendWindow]) -> None:
-        self.line = line
-        self.channels = tuple(channels)
-        self.windows = tuple(windows)
-        self.first = 0  # whose turn it is among channels with equal credit
-        self.mark = 1  # messages at which emit has the wire looked at
-        self.peak = 0
-
-    @property
-    def in_flight(self) -> int:
-        """Messages sent and not taken."""
-        return sum([w.sent - w.taken for w in self.windows])
-
-    @property
-    def ahead(self) -> int:
-        """The same without the one a receiver has at hand."""
-        return sum([max(0, w.sent - w.taken - 1) for w in self.windows])
 
 
 class QueueEdge:
     """One edge at one sender replica, whose messages wait one by one for credit.
 
-    ``channels`` are the channel numbers, ``windows`` their credit, in replica order. What a
-    failed merge raised is handed to ``on_merge_error``.
+    ``channels`` are the channel numbers, ``windows`` their credit, in replica order. ``prompt``:
+    each message is to leave at once. What a failed merge raised is given to ``on_merge_error``.
 
     Invariant: ``offered == waiting + sent + fates.total``.
     """
 
     __slots__ = (
-        "_by_id",
-        "_cancelled",
-        "_coalesced",
-        "_code",
-        "_dropped",
-        "_errors",
-        "_expired",
-        "_flights",
-        "_place",
-        "_places",
-        "_queues",
-        "_rejected",
-        "channels",
-        "closed",
-        "ended",
-        "id",
-        "index",
-        "key",
-        "news",
-        "offered",
-        "on_merge_error",
-        "plan",
-        "windows",
+        "_by_offer", "_copies", "_encode", "_fates", "_flights", "_ids", "_keys", "_news", "_next",
+        "_place", "_places", "_queues", "_run_ahead", "channels", "closed", "ended", "id", "index",
+        "key", "offered", "on_merge_error", "plan", "prompt", "windows",
     )  # fmt: skip
 
     def __init__(self, plan: EdgePlan, channels: Sequence[int], code: EdgeCode) -> None:
@@ -118,28 +65,43 @@ class QueueEdge:
         self.id = plan.id
         self.channels = tuple(channels)
         self.key = code.key
+        self._encode = code.encode
         self.windows = tuple(SendWindow(plan.window, plan.max_bytes) for _ in channels)
         self.ended = False
         self.closed = False  # the receiver takes no more (it ended before this sender)
-        self.news = False  # whether the receivers are to be told something beside messages
         self.offered = 0
-        self.on_merge_error: Callable[[BaseException], None] = lambda error: None
-        self._code = code
+        self.prompt = plan.priority is Priority.CONTROL or plan.policy == "latest"
+        self.on_merge_error: Callable[[BaseException, str], None] = lambda error, where: None
         self._place = {number: at for at, number in enumerate(self.channels)}
         self._flights: tuple[dict[int, Item], ...] = tuple({} for _ in channels)
-        self._dropped = self._coalesced = self._expired = 0
-        self._cancelled = self._rejected = self._errors = 0
-        every = range(len(self.channels))
-        if plan.limit:
-            self._queues = [_Queue(LimitedLine(plan.limit), every, self.windows)]
-        elif plan.broadcast or code.key is not None:
-            self._queues = [_Queue(Line(), (at,), (self.windows[at],)) for at in every]
-        else:
-            self._queues = [_Queue(Line(), every, self.windows)]
-        self._places = tuple(Place((queue,)) for queue in self._queues)
-        if plan.broadcast:
-            self._places = (Place(tuple(self._queues)),)
+        self._fates = dict.fromkeys(Fates.__slots__, 0)
+        self._ids = Ids()
+        self._keys = KeyCounts()
+        self._news = Completions(len(self.channels))
+        self._next = 0  # number of the next message, in the order of the edge
+        self._run_ahead = plan.window * len(self.channels)
+        self._by_offer = plan.numbered_by_offer
+        self._queues, self._places = self._make_queues(code)
+        self._copies = len(self.channels) if plan.broadcast else 1
         self._update()
+
+    def _make_queues(self, code: EdgeCode) -> tuple[tuple[Queue, ...], tuple[Place, ...]]:
+        plan, windows = self.plan, self.windows
+        every = range(len(self.channels))
+
+        def queue(line: Line, at: Sequence[int]) -> Queue:
+            mine = [windows[i] for i in at]
+            return Queue(plan, line, at, mine, code, self._lose, self._merge_failed)
+
+        if plan.limit:
+            queues: tuple[Queue, ...] = (queue(LimitedLine(plan.limit), every),)
+        elif plan.broadcast or code.key is not None:
+            queues = tuple(queue(Line(), (i,)) for i in every)
+        else:
+            queues = (queue(Line(), every),)
+        if plan.broadcast:
+            return queues, (Place(queues),)
+        return queues, tuple(Place((one,)) for one in queues)
 
     # --- emitting --------------------------------------------------------------------------------
 
@@ -148,25 +110,25 @@ class QueueEdge:
         if self.key is None:
             return self._places[0]
         label = self.key(value)
-        key = key_bytes(label, self._code.encode)
+        key = key_bytes(label, self._encode)
         queues = self._places[crc32(key) % len(self._places)].queues
         return Place(queues, key, label)
 
     def crowded(self, place: Place, size_bytes: int = 0) -> bool:
         """Whether the policy would lose or refuse something for a message there now."""
-        return self.plan.policy != "block" and any(
-            self._over(queue, size_bytes) for queue in place.queues
-        )
+        return self.plan.policy != "block" and any(q.over(size_bytes) for q in place.queues)
 
     def refusal(self, place: Place, size_bytes: int = 0) -> EdgeFull | None:
         """Return the error for a message that is not let in, counted as rejected; else None."""
         if self.plan.policy != "reject":
             return None
         for queue in place.queues:
-            if self._over(queue, size_bytes):
+            if queue.over(size_bytes):
                 self.offered += 1
-                self._rejected += 1
-                return EdgeFull(self.id, self.plan.capacity, self._depth(queue))
+                self._fates["rejected"] += 1
+                if place.key is not None:
+                    self._keys.rejected(place.key, place.label)
+                return EdgeFull(self.id, self.plan.capacity, queue.depth)
         return None
 
     def offer(
@@ -178,77 +140,36 @@ class QueueEdge:
         ``tag``: which result of which input it is, of an ordered node. Returns whether the wire
         should be looked at now.
         """
-        wanted = False
+        wanted = self.prompt
+        if tag is not None:
+            self._news.result(tag[0])
         for queue in place.queues:
+            item = Item(payload, now, place.key, id, tag)
             self.offered += 1
-            self._admit(queue, Item(payload, now, place.key, id, tag))
-            queue.peak = max(queue.peak, self._depth(queue))
+            if place.key is not None:
+                self._keys.offered(place.key, place.label)
+            self._ids.add(item)
+            if self._by_offer:
+                item.number = self._next
+                self._next += 1
+            if queue.admit(item, now):
+                item.queue = queue
             wanted = wanted or len(queue.line) >= queue.mark
-        return wanted or self.prompt
+        return wanted
 
-    @property
-    def prompt(self) -> bool:
-        """Whether each message is to leave at once."""
-        return self.plan.priority is Priority.CONTROL or self.plan.policy == "latest"
+    def complete(self, number: int) -> None:
+        """Tell the receivers, when everything of it was sent, that input ``number`` is complete."""
+        self._news.complete(number)
 
-    def _admit(self, queue: _Queue, item: Item) -> None:
-        policy = self.plan.policy
-        line = queue.line
-        if policy == "block" or not self._over(queue, len(item.payload)):
-            line.push(item)
-        elif policy == "drop":
-            self._dropped += 1
-        elif policy != "coalesce" or not self._merge(queue, item):
-            line.push(item)
-            while len(line) > 1 and self._beyond(queue):
-                self._lose(queue, line.oldest)
-                self._dropped += 1
+    def _lose(self, item: Item, fate: Fate) -> None:
+        self._fates[fate] += 1
+        self._ids.forget(item)
+        if item.key is not None:
+            self._keys.lost(item.key)
 
-    def _beyond(self, queue: _Queue) -> bool:
-        """Whether more waits than may."""
-        plan = self.plan
-        if plan.policy == "latest":
-            return len(queue.line) > 1
-        return self._depth(queue) > plan.capacity or queue.line.size_bytes > plan.max_bytes
-
-    def _over(self, queue: _Queue, size_bytes: int) -> bool:
-        """Whether one more message of that size would be too many."""
-        plan = self.plan
-        if plan.policy == "latest":
-            return len(queue.line) > 0
-        too_large = queue.line.size_bytes + size_bytes > plan.max_bytes and len(queue.line) > 0
-        return too_large or self._depth(queue) >= plan.capacity
-
-    def _depth(self, queue: _Queue) -> int:
-        """Messages that wait here or at a receiver, in the sense of ``capacity``."""
-        plan = self.plan
-        if plan.reports == "ready":  # those in flight are in somebody's hands
-            return len(queue.line)
-        if plan.policy in ("drop_oldest", "coalesce"):
-            return len(queue.line) + queue.ahead
-        return len(queue.line) + queue.in_flight
-
-    def _merge(self, queue: _Queue, item: Item) -> bool:
-        """Merge ``item`` into the newest that waits; False if there is none, or it failed."""
-        last = queue.line.newest(item.key)
-        code = self._code
-        if last is None or code.merge is None:
-            return False
-        try:
-            merged = code.merge(code.decode(last.payload), code.decode(item.payload))
-            payload = (code.pack or code.encode)(merged)
-        except Exception as error:  # noqa: BLE001  # user code may raise anything
-            self._errors += 1
-            self.on_merge_error(error)
-            return False
-        queue.line.replace(last, payload)
-        last.emitted_ns = item.emitted_ns
-        self._coalesced += 1
-        return True
-
-    def _lose(self, queue: _Queue, item: Item | None) -> None:
-        if item is not None:
-            queue.line.remove(item)
+    def _merge_failed(self, error: Exception) -> None:
+        self._fates["errors"] += 1
+        self.on_merge_error(error, f"coalesce of {self.id}")
 
     # --- sending ---------------------------------------------------------------------------------
 
@@ -259,59 +180,155 @@ class QueueEdge:
         """
         cuts: list[Cut] = []
         for queue in self._queues:
-            self._expire(queue, now)
+            queue.expire(now)
             if queue.line:
-                cuts += self._cut(queue, now)
+                deal = self._deal_by_key if self.plan.limit else self._deal
+                cuts += [self._cut(at, items, now) for at, items in deal(queue)]
+            if self._news:
+                self._tell(queue, cuts)
         self._update()
         return cuts
 
-    def _expire(self, queue: _Queue, now: int) -> None:
-        """Drop what has waited for longer than it may."""
-        ttl_s = self.plan.ttl_s
-        if ttl_s is None:
-            return
-        before = now - int(ttl_s * 1e9)
-        while (item := queue.line.oldest) is not None and item.emitted_ns < before:
-            self._lose(queue, item)
-            self._expired += 1
-
-    def _cut(self, queue: _Queue, now: int) -> Iterator[Cut]:
-        rooms = [w.room if w.room_bytes > 0 else 0 for w in queue.windows]
-        shares = share_out(len(queue.line), rooms, queue.first)
+    def _deal(self, queue: Queue) -> Iterator[tuple[int, list[Item]]]:
+        """Take out what goes next, and say by which channel."""
+        line = queue.line
+        shares = share_out(min(len(line), self._ahead(queue)), queue.rooms(), queue.first)
         queue.first = (queue.first + 1) % len(shares)
         for at, share in zip(queue.channels, shares, strict=True):
-            while share > 0 and (items := self._batch(queue, at, share)):
+            while share > 0 and (items := self._batch(queue, at, min(share, MAX_BATCH))):
                 share -= len(items)
-                yield self._made(at, items, now)
+                yield at, items
 
-    def _batch(self, queue: _Queue, at: int, most: int) -> list[Item]:
-        """Take the next messages for a channel out of a queue, and number them."""
-        window, line, flights = self.windows[at], queue.line, self._flights[at]
+    def _batch(self, queue: Queue, at: int, most: int) -> list[Item]:
+        """Take the next messages for a channel: one batch, all with tags or all without."""
+        window, line = self.windows[at], queue.line
+        limit = min(MAX_BATCH_BYTES, window.room_bytes)
         items: list[Item] = []
         size = 0
-        limit = min(MAX_BATCH_BYTES, window.room_bytes)
-        while len(items) < min(most, MAX_BATCH) and (item := line.next) is not None:
+        while len(items) < most and (item := line.next) is not None:
             length = len(item.payload)
-            if size + length > limit and (
-                items or not (length <= window.room_bytes or window.idle)
-            ):
+            if items:
+                if size + length > limit or (item.tag is None) != (items[0].tag is None):
+                    break
+            elif length > window.room_bytes and not window.idle:
                 break
             line.send(item)
-            item.channel, item.sequence = at, window.sent + len(items)
-            flights[item.sequence] = item
             items.append(item)
             size += length
-        window.spend(len(items), size)
+        self._fly(at, items, size)
         return items
 
-    def _made(self, at: int, items: list[Item], now: int) -> Cut:
+    def _deal_by_key(self, queue: Queue) -> Iterator[tuple[int, list[Item]]]:
+        """Give each message that may go to the channel with most hands free."""
+        windows, line = self.windows, queue.line
+        count = len(windows)
+        dealt: dict[int, list[Item]] = {}
+        while (item := line.next) is not None:
+            size = len(item.payload)
+            free = [
+                (-w.room, (at - queue.first) % count, at)
+                for at, w in enumerate(windows)
+                if w.room > 0 and (size <= w.room_bytes or w.idle)
+            ]
+            if not free:
+                break
+            at = min(free)[2]
+            queue.first = (at + 1) % count
+            line.send(item)
+            self._fly(at, [item], size)
+            batch = dealt.setdefault(at, [])
+            if batch and (batch[0].tag is None) != (item.tag is None):
+                yield at, dealt.pop(at)
+                batch = dealt.setdefault(at, [])
+            batch.append(item)
+        yield from dealt.items()
+
+    def _fly(self, at: int, items: Sequence[Item], size_bytes: int) -> None:
+        """Count messages as sent by a channel, and number them."""
+        window, flights = self.windows[at], self._flights[at]
+        sequence = window.sent
+        numbering = self.plan.numbered and not self._by_offer
+        for item in items:
+            item.channel, item.sequence = at, sequence
+            item.queue = None
+            flights[sequence] = item
+            sequence += 1
+            if numbering:
+                item.number = self._next
+                self._next += 1
+            if item.key is not None:
+                self._keys.sent(item.key)
+        window.spend(len(items), size_bytes)
+
+    def _cut(self, at: int, items: list[Item], now: int) -> Cut:
+        plan = self.plan
         notes = NO_NOTES
-        if self.plan.ttl_s is not None:
-            notes = Notes(ages_ns=[max(0, now - item.emitted_ns) for item in items])
+        tagged = items[0].tag is not None
+        if tagged or plan.numbered or plan.ttl_s is not None:
+            tags = [item.tag for item in items if item.tag is not None]
+            notes = Notes(
+                numbers=[item.number for item in items] if plan.numbered else (),
+                tags=[tag for tag, _ in tags],
+                places=[place for _, place in tags],
+                ages_ns=(
+                    [max(0, now - item.emitted_ns) for item in items]
+                    if plan.ttl_s is not None
+                    else ()
+                ),
+                withdrawn=[at for at, item in enumerate(items) if item.void],
+            )
         payloads = [item.payload for item in items]
         for item in items:
-            item.payload = b""
+            item.payload = b""  # what is remembered until it is done is not its contents
         return Cut(self.channels[at], items[0].sequence, payloads, notes)
+
+    def _tell(self, queue: Queue, cuts: list[Cut]) -> None:
+        """Add to ``cuts`` which inputs are complete, as far as everything of them is in flight."""
+        before = queue.line.first_tag
+        for at in queue.channels:
+            told = self._news.tell(at, before)
+            if told:
+                self._append(cuts, at, [n for n, _ in told], [count for _, count in told])
+
+    def _append(self, cuts: list[Cut], at: int, completed: list[int], counts: list[int]) -> None:
+        number = self.channels[at]
+        for position in range(len(cuts) - 1, -1, -1):
+            cut = cuts[position]
+            if cut.channel == number:
+                notes = replace(cut.notes, completed=completed, counts=counts)
+                cuts[position] = cut._replace(notes=notes)
+                return
+        notes = Notes(completed=completed, counts=counts)
+        cuts.append(Cut(number, self.windows[at].sent, (), notes))
+
+    def _ahead(self, queue: Queue) -> int:
+        """Return how many messages may leave before the oldest undone one is done."""
+        if not self.plan.numbered:
+            return len(queue.line)
+        oldest = self._oldest_undone()
+        first = queue.line.next
+        if oldest is None or first is None:
+            return self._run_ahead
+        number = first.number if self._by_offer else self._next
+        return max(0, oldest + self._run_ahead - number)
+
+    def _oldest_undone(self) -> int | None:
+        """Return the smallest number that is in flight, or waits with a number."""
+        numbers = [
+            item.number
+            for flights, window in zip(self._flights, self.windows, strict=True)
+            if (item := flights.get(window.done)) is not None
+        ]
+        if self._by_offer:
+            waiting = [queue.line.oldest for queue in self._queues]
+            numbers += [item.number for item in waiting if item is not None]
+        return min(numbers, default=None)
+
+    def _update(self) -> None:
+        for queue in self._queues:
+            queue.update()
+
+    # --- what the receivers report ---------------------------------------------------------------
 
     def on_credit(
         self, channel: int, taken: int, taken_bytes: int, done: int, beyond: Sequence[int] = ()
@@ -323,22 +340,21 @@ class QueueEdge:
         at = self._place[channel]
         window = self.windows[at]
         before = window.done
-        window.report(taken, taken_bytes, done)
+        if window.report(taken, taken_bytes, done):
+            queue = self._queues[at if len(self._queues) > 1 else 0]
+            queue.credited(at)
         flights = self._flights[at]
         for sequence in (*range(before, window.done), *beyond):
             item = flights.pop(sequence, None)
-            if item is not None and self.plan.limit:
-                self._queues[0].line.done(item.key)
+            if item is not None:
+                self._done(item)
 
-    def _update(self) -> None:
-        """Say when emit should have the wire looked at next."""
-        for queue in self._queues:
-            waiting = len(queue.line)
-            room = sum([max(w.room, 0) for w in queue.windows])
-            queue.mark = waiting + (min(MAX_BATCH, room) if room > waiting else MAX_BATCH)
-
-    def complete(self, number: int) -> None:
-        """Say that input ``number`` brings no more results."""
+    def _done(self, item: Item) -> None:
+        self._ids.forget(item)
+        if item.key is not None:
+            self._keys.done(item.key)
+        if self.plan.limit:
+            self._queues[0].line.done(item.key)
 
     # --- ending ----------------------------------------------------------------------------------
 
@@ -362,26 +378,35 @@ class QueueEdge:
     def withdraw(self, id: str) -> tuple[Cancelled, list[tuple[int, int]]]:
         """Take out what waits with this id; say where its other copies were sent.
 
-        Those are (channel number, sequence), until they are done.
+        Those are (channel number, sequence), as long as they are not reported done.
         """
-        return Cancelled.UNKNOWN, []
+        sent: list[tuple[int, int]] = []
+        outcome = Cancelled.DONE if self._ids.over(id) else Cancelled.UNKNOWN
+        for item in self._ids.of(id):
+            if item.queue is not None:
+                outcome = Cancelled.CANCELLED
+                if self._by_offer:  # its number must arrive
+                    item.void = True
+                else:
+                    item.queue.drop(item, "cancelled")
+            else:
+                sent.append((self.channels[item.channel], item.sequence))
+        return outcome, sent
 
     # --- counters --------------------------------------------------------------------------------
+
+    @property
+    def news(self) -> bool:
+        """Whether the receivers are to be told something beside messages."""
+        return bool(self._news)
 
     @property
     def full(self) -> bool:
         """Whether the sender should wait: only with policy block, when credit has run out."""
         if self.plan.policy != "block":
             return False
-        for queue in self._queues:
-            waiting, waiting_bytes = len(queue.line), queue.line.size_bytes
-            if self.plan.limit:
-                if waiting >= self.plan.capacity or waiting_bytes >= self.plan.max_bytes:
-                    return True
-                continue
-            room = sum([max(w.room, 0) for w in queue.windows])
-            room_bytes = sum([max(w.room_bytes, 0) for w in queue.windows])
-            if room <= waiting or room_bytes <= waiting_bytes:
+        for queue in self._queues:  # noqa: SIM110  # once a turn: a generator costs more
+            if queue.full:
                 return True
         return False
 
@@ -393,22 +418,23 @@ class QueueEdge:
     @property
     def emitted(self) -> int:
         """Messages emitted that this edge was to carry, however many copies it made of each."""
-        copies = len(self.channels) if self.plan.broadcast else 1
-        return (self.offered - self._rejected) // copies
+        return (self.offered - self._fates["rejected"]) // self._copies
 
     @property
     def peak(self) -> int:
-        """The most messages that were waiting or in flight at once."""
+        """The most messages that ever waited at once, here or at a receiver."""
         return sum([queue.peak for queue in self._queues])
 
     @property
     def fates(self) -> Fates:
         """What became of messages that never went onto the wire."""
-        return Fates(
-            self._dropped, self._coalesced, self._expired, self._cancelled, self._rejected,
-            self._errors,
-        )  # fmt: skip
+        return Fates(**self._fates)
 
     def queue_stats(self, now: int) -> QueueStats:
         """Return the age of what has waited longest, and the busiest keys; from any thread."""
-        return QueueStats()
+        oldest = now
+        with suppress(IndexError, RuntimeError):  # another thread is changing the line
+            for queue in self._queues:
+                item = queue.line.oldest
+                oldest = oldest if item is None else min(oldest, item.emitted_ns)
+        return QueueStats((now - oldest) / 1e9, self._keys.busiest())

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dflow.flow.queue import Queue
 
 __all__ = ["Item", "LimitedLine", "Line"]
 
@@ -18,12 +22,14 @@ Tag = tuple[int, int]
 class Item:
     """One message at its sender, from emit until the receiver has reported it done.
 
-    ``channel`` is its position among the edge's channels once it was sent, as message number
-    ``sequence`` there; -1 before. ``number``: its place in the order of the edge, or -1.
+    ``queue`` is where it waits. ``channel`` is its position among the edge's channels once it was
+    sent, as message number ``sequence`` there. ``number``: its place in the order of the edge,
+    or -1; ``arrival``: in a line with a limit. ``void``: nobody is to see it, but it has a number.
     """
 
     __slots__ = (
-        "channel", "emitted_ns", "id", "key", "number", "order", "payload", "sequence", "tag",
+        "arrival", "channel", "emitted_ns", "id", "key", "number", "payload", "queue", "sequence",
+        "tag", "void",
     )  # fmt: skip
 
     def __init__(
@@ -40,7 +46,9 @@ class Item:
         self.id = id
         self.tag = tag
         self.number = -1
-        self.order = -1
+        self.arrival = -1
+        self.void = False
+        self.queue: Queue | None = None
         self.channel = -1
         self.sequence = -1
 
@@ -163,11 +171,11 @@ class LimitedLine(Line):
 
     def push(self, item: Item) -> None:
         """Let ``item`` wait behind the others."""
-        item.order = self._arrivals
+        item.arrival = self._arrivals
         self._arrivals += 1
         known = self._keys.setdefault(item.key, _Key())
-        known.waiting[item.order] = item
-        self._order[item.order] = item
+        known.waiting[item.arrival] = item
+        self._order[item.arrival] = item
         self.size_bytes += len(item.payload)
         if len(known.waiting) == 1:
             self._offer(item.key, known)
@@ -175,9 +183,9 @@ class LimitedLine(Line):
     def remove(self, item: Item) -> None:
         """Take out a waiting item, from wherever it stands."""
         known = self._keys[item.key]
-        first = next(iter(known.waiting)) == item.order
-        del known.waiting[item.order]
-        del self._order[item.order]
+        first = next(iter(known.waiting)) == item.arrival
+        del known.waiting[item.arrival]
+        del self._order[item.arrival]
         self.size_bytes -= len(item.payload)
         if first:
             self._offer(item.key, known)

@@ -105,6 +105,14 @@ class EdgePlan:
         )
 
     @property
+    def numbered_by_offer(self) -> bool:
+        """Whether numbers follow the order of emitting, over several queues at the sender.
+
+        A queue for all channels gives them when it sends, and one that may lose messages, too.
+        """
+        return self.numbered and self.keyed and self.policy == "block" and not self.limit
+
+    @property
     def window(self) -> int:
         """Messages that may be in flight on one channel.
 
@@ -128,7 +136,7 @@ class EdgePlan:
         """
         if self.limit or self.policy == "latest":
             return "ready"
-        if self.policy in ("drop_oldest", "coalesce") or self.numbered:
+        if self.policy != "block" or self.numbered:  # who loses messages wants to know
             return "eager"
         return "half"
 

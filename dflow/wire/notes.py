@@ -3,7 +3,7 @@
 Notes are one msgpack map with small integer keys, in front of the payloads; a batch that has
 none pays nothing for them. Unknown keys are refused, as are lists of the wrong length: a
 receiver acts on what it reads here before it has decoded any payload. Whatever a peer writes, at
-most six lists are made of it, of no more numbers than there are bytes.
+most seven lists are made of it, of no more numbers than there are bytes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ __all__ = ["MAX_NOTES_BYTES", "NO_NOTES", "Notes", "pack_notes", "parse_notes"]
 MAX_NOTES_BYTES = 1 << 22
 """Far above what a batch of 512 messages and the completions of one turn can need."""
 
-_NUMBERS, _TAGS, _PLACES, _COMPLETED, _COUNTS, _AGES = range(1, 7)
-_NUMBERS_ONLY = {"max_map_len": _AGES, "max_str_len": 0, "max_bin_len": 0, "max_ext_len": 0}
+_NUMBERS, _TAGS, _PLACES, _COMPLETED, _COUNTS, _AGES, _WITHDRAWN = range(1, 8)
+_NUMBERS_ONLY = {"max_map_len": _WITHDRAWN, "max_str_len": 0, "max_bin_len": 0, "max_ext_len": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,8 @@ class Notes:
     is (`EdgePlan.tagged`). ``completed`` are inputs all of whose results have been sent,
     ``counts`` how many those were, on all channels together; neither is per message. They
     follow the messages of the batch. ``ages_ns``: how long it waited at the sender.
+    ``withdrawn``: positions of messages that nobody is to see: their numbers were given away, so
+    they are sent all the same.
     """
 
     numbers: Sequence[int] = ()
@@ -43,9 +45,10 @@ class Notes:
     completed: Sequence[int] = ()
     counts: Sequence[int] = ()
     ages_ns: Sequence[int] = ()
+    withdrawn: Sequence[int] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.numbers or self.tags or self.completed or self.ages_ns)
+        return bool(self.numbers or self.tags or self.completed or self.ages_ns or self.withdrawn)
 
 
 NO_NOTES = Notes()
@@ -62,6 +65,7 @@ def pack_notes(notes: Notes) -> bytes:
         _COMPLETED: notes.completed,
         _COUNTS: notes.counts,
         _AGES: notes.ages_ns,
+        _WITHDRAWN: notes.withdrawn,
     }
     packed: bytes = msgpack.packb({key: list(value) for key, value in said.items() if value})
     return packed
@@ -78,7 +82,7 @@ def parse_notes(data: bytes | memoryview, messages: int) -> Notes:
         said: dict[int, list[int]] = msgpack.unpackb(
             data,
             strict_map_key=False,
-            list_hook=_at_most(_AGES),
+            list_hook=_at_most(_WITHDRAWN),
             object_hook=_at_most(1),
             **_NUMBERS_ONLY,
         )
@@ -87,7 +91,7 @@ def parse_notes(data: bytes | memoryview, messages: int) -> Notes:
         raise ProtocolError(f"notes: malformed ({type(error).__name__})") from None
     if not good:
         raise ProtocolError("notes: expected lists of whole numbers under known keys")
-    notes = Notes(*(said.get(key, ()) for key in range(_NUMBERS, _AGES + 1)))
+    notes = Notes(*(said.get(key, ()) for key in range(_NUMBERS, _WITHDRAWN + 1)))
     for per_message in (notes.numbers, notes.tags, notes.places, notes.ages_ns):
         if per_message and len(per_message) != messages:
             raise ProtocolError(
@@ -95,6 +99,8 @@ def parse_notes(data: bytes | memoryview, messages: int) -> Notes:
             )
     if len(notes.tags) != len(notes.places) or len(notes.completed) != len(notes.counts):
         raise ProtocolError("notes: expected a place for each tag and a count for each completion")
+    if notes.withdrawn and max(notes.withdrawn) >= messages:
+        raise ProtocolError(f"notes: expected positions below {messages}, got {notes.withdrawn}")
     return notes
 
 
@@ -115,7 +121,7 @@ def _at_most(count: int) -> Callable[[Any], Any]:
 def _are_notes(said: Any) -> bool:
     return (
         type(said) is dict
-        and all(type(key) is int and _NUMBERS <= key <= _AGES for key in said)
+        and all(type(key) is int and _NUMBERS <= key <= _WITHDRAWN for key in said)
         and all(type(value) is list and _are_numbers(value) for value in said.values())
     )
 

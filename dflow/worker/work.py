@@ -80,7 +80,7 @@ class Work:
         self._direct = emitters.direct.get(port)
         for edge in self._outputs.edges:
             if isinstance(edge, QueueEdge):
-                edge.on_merge_error = partial(self._code.say, where=f"coalesce of {edge.id}")
+                edge.on_merge_error = self._code.say
         self.dispatch = Dispatcher(
             self._handlers,
             self._emit,

@@ -36,7 +36,7 @@ def test_completions_need_no_messages() -> None:
         ({3: [1]}, 1, "a place for each tag"),
         ({4: [1]}, 0, "a count for each completion"),
         ({4: [1], 5: [1, 2]}, 0, "a count for each completion"),
-        ({7: [1]}, 1, "whole numbers under known keys"),
+        ({8: [1]}, 1, "whole numbers under known keys"),
         ({0: [1]}, 1, "whole numbers under known keys"),
         ({True: [1]}, 1, "whole numbers under known keys"),
         ({1: [-1]}, 1, "whole numbers under known keys"),
@@ -50,8 +50,10 @@ def test_completions_need_no_messages() -> None:
         ({1: [b"x"]}, 1, "malformed"),
         ({"1": [1]}, 1, "malformed"),
         ({1: [msgpack.ExtType(3, b"x")]}, 1, "malformed"),
+        ({7: [1]}, 1, "positions below 1"),
+        ({7: [0]}, 0, "positions below 0"),
         ({1: [[]] * 7}, 7, "malformed"),
-        ({number: [] for number in range(7)}, 0, "malformed"),
+        ({number: [] for number in range(8)}, 0, "malformed"),
     ],
 )
 def test_malformed_notes_are_a_protocol_error_that_says_why(
