@@ -257,8 +257,12 @@ class TurnScheduler:
 def turns_of(plan: Plan, options: RunOptions, cores: int) -> TurnScheduler:
     """Return the turns of a run; ``cores``: the slots unless the options say (0: no turns).
 
+    A worker that runs several nodes is in the best of their bands.
     Equals take turns only if somebody asked for slots.
     """
-    bands = {worker: plan.by_name[worker.node].band for worker in plan.workers}
+    bands = {
+        worker: min(plan.by_name[member.node].band for member in plan.members(worker))
+        for worker in plan.workers
+    }
     asked = options.slots
     return TurnScheduler(bands, cores if asked is None else asked, always=asked is not None)
