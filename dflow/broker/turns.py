@@ -19,11 +19,17 @@ the middle of a handler, so a turn may last longer; one that lasts much longer w
 the core, or for `OVERDUE_S`, no longer counts. So no slot is lost to a worker that is blocked, and
 none to one that has ended or died (`ended`).
 
+When there are turns at all: always, if somebody asked for slots. Otherwise the kernel shares the
+cores, and does it better: workers of a lower band have a higher niceness (`niceness_of`), so
+that a path of light HIGH nodes does not wait for burners. Only burners of different bands would
+be shared badly, since the nicer get next to nothing; they take turns, for their weights.
+
 What is measured: a standing worker wants a core as long as it computes or waits for one
 (`Use`), since eight on two cores get a quarter each and all want a whole. One in turns wants one
 while it waits for a turn, and while it holds one as far as it uses it. Above `BURNS` of the
 interval makes a burner, below `RESTS` unmakes it. A light worker that the burners keep waiting
-looks as if it wanted a core; it is told by how little it uses when it gets one (`FAIR`).
+looks as if it wanted a core; it is told by how little it uses when it gets one (`FAIR`), unless a
+burner of a higher band takes what there is.
 
 Rejected: taking a turn away before it is over when a higher band wants one (what is in a hurry is
 light, and has a standing turn); slots reserved for a band (they are idle when it is).
@@ -37,9 +43,10 @@ from enum import Enum
 
 from dflow.flow.bands import BandQueue
 from dflow.graph.plan import Plan, WorkerId
+from dflow.message import Priority
 from dflow.options import RunOptions
 
-__all__ = ["OVERDUE_S", "QUANTUM_S", "TurnScheduler", "TurnState", "Use", "turns_of"]
+__all__ = ["OVERDUE_S", "QUANTUM_S", "TurnScheduler", "TurnState", "Use", "niceness_of", "turns_of"]
 
 QUANTUM_S = 0.02
 """Length of a turn: long beside the two messages that change hands, short beside a person."""
@@ -55,6 +62,9 @@ FAIR = 0.25
 
 SHORTEST_S = 0.1
 """Shorter intervals are added to the next: what they measured would be chance."""
+
+NICENESS: Mapping[int, int] = {Priority.HIGH: 0, Priority.NORMAL: 10, Priority.LOW: 19}
+"""By band, where there is a better one. To the kernel they weigh 1024, 110 and 15."""
 
 STANDING_TURN, NO_TURN = 0.0, -1.0
 """What `Turn` carries besides a length."""
@@ -132,8 +142,7 @@ class _Worker:
 class TurnScheduler:
     """The turns of one run. ``bands``: every worker's band. ``slots`` 0: no turns at all.
 
-    ``always``: equals take turns, too. Otherwise there are turns only while some burner is in a
-    lower band than somebody else: among equals the kernel shares as well.
+    ``always``: otherwise there are turns only while burners of different bands compete.
 
     `take` returns what to send, [(worker, seconds of `Turn`)], and must be called after every
     event and at `next_timer`.
@@ -217,20 +226,19 @@ class TurnScheduler:
         """Begin turns for new burners, and end them for those that are none any more."""
         wanting = sum(w.wants for w in self._all.values())
         least = FAIR * min(1.0, self.slots / max(1, wanting))
+        best = min((w.band for w in self._all.values() if w.burns), default=None)
         for w in self._all.values():
-            w.burns = w.wants and (w.burns or w.used >= least)
+            starved = best is not None and w.band > best
+            w.burns = w.wants and (w.burns or starved or w.used >= least)
         burners = {worker for worker, w in self._all.items() if w.burns}
-        if len(burners) <= self.slots or not self._contested(burners):
+        bands = {self._all[worker].band for worker in burners}
+        if len(burners) <= self.slots or (len(bands) == 1 and not self._always):
             burners = set()
         for worker, w in self._all.items():
             if worker not in burners:
                 self._enter(worker, TurnState.STANDING, now)
             elif w.state is TurnState.STANDING:
                 self._enter(worker, TurnState.WAITING, now)
-
-    def _contested(self, burners: set[WorkerId]) -> bool:
-        lowest = max(self._all[worker].band for worker in burners)
-        return self._always or any(w.band < lowest for w in self._all.values())
 
     def _enter(self, worker: WorkerId, state: TurnState, now: float) -> None:
         """Move ``worker`` to ``state`` and note what it has to be told."""
@@ -255,14 +263,17 @@ class TurnScheduler:
 
 
 def turns_of(plan: Plan, options: RunOptions, cores: int) -> TurnScheduler:
-    """Return the turns of a run; ``cores``: the slots unless the options say (0: no turns).
-
-    A worker that runs several nodes is in the best of their bands.
-    Equals take turns only if somebody asked for slots.
-    """
-    bands = {
-        worker: min(plan.by_name[member.node].band for member in plan.members(worker))
-        for worker in plan.workers
-    }
+    """Return the turns of a run; ``cores``: the slots unless the options say (0: no turns)."""
+    bands = {worker: plan.band(worker) for worker in plan.workers}
     asked = options.slots
     return TurnScheduler(bands, cores if asked is None else asked, always=asked is not None)
+
+
+def niceness_of(plan: Plan, worker: WorkerId) -> int:
+    """Return the niceness of a worker whose options say none: the lower its band, the nicer.
+
+    0 for the best band there is in the graph, so one without bands is not nice to strangers.
+    """
+    best = min(plan.band(other) for other in plan.workers)
+    band = plan.band(worker)
+    return 0 if band == best else NICENESS[band]

@@ -200,6 +200,10 @@ class Plan:
         group = next((names for names in self.fused if names[0] == worker.node), (worker.node,))
         return tuple(WorkerId(name, worker.replica) for name in group)
 
+    def band(self, worker: WorkerId) -> int:
+        """Return the band of a worker process: the best of those of its nodes."""
+        return min(self.by_name[member.node].band for member in self.members(worker))
+
     @cached_property
     def worker_levels(self) -> dict[str, int]:
         """Topological depth of each worker process, by its name; those without inputs are 0."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dflow.broker.turns import niceness_of
 from dflow.errors import GraphError, StartError
 from dflow.graph.plan import Plan, WorkerId
 from dflow.options import NodeOptions, RunOptions
@@ -139,7 +140,7 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
     except Exception as error:  # noqa: BLE001  # whatever the user's class raises
         return _unmade(pulse, "__init__", error)
     try:
-        _place(node.node_options, log.warning)
+        _place(node.node_options, niceness_of(config.plan, worker), log.warning)
     except StartError as error:
         return _unmade(pulse, "options", error)
     work = Work(node, ctx, plane, pulse, codec, check_types=config.options.check_types)
@@ -156,11 +157,13 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
         close_context()
 
 
-def _place(options: NodeOptions, warn: Callable[[str], None]) -> None:
+def _place(options: NodeOptions, by_band: int, warn: Callable[[str], None]) -> None:
     if options.affinity is not None:
         stay_on(options.affinity, warn)
     if options.niceness is not None:
         be_nice(options.niceness, warn)
+    elif by_band and sys.platform == "linux":  # nobody asked for it: no warning elsewhere
+        be_nice(by_band, warn)
 
 
 def _unmade(pulse: Pulse, where: str, error: Exception) -> int:

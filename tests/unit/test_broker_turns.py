@@ -7,7 +7,15 @@ from collections import Counter
 import pytest
 
 from dflow import Graph, Priority, node, source
-from dflow.broker.turns import OVERDUE_S, QUANTUM_S, TurnScheduler, TurnState, Use, turns_of
+from dflow.broker.turns import (
+    OVERDUE_S,
+    QUANTUM_S,
+    TurnScheduler,
+    TurnState,
+    Use,
+    niceness_of,
+    turns_of,
+)
 from dflow.graph.plan import WorkerId
 from dflow.options import RunOptions
 from dflow.worker.turn import OwnTurn
@@ -20,7 +28,7 @@ HIGH, NORMAL, LOW = int(Priority.HIGH), int(Priority.NORMAL), int(Priority.LOW)
 class Workers:
     """Workers that report at every interval; ``use[name]``: (computing, delayed)."""
 
-    def __init__(self, slots: int, bands: dict[str, int], *, always: bool = False) -> None:
+    def __init__(self, slots: int, bands: dict[str, int], *, always: bool = True) -> None:
         self.turns = TurnScheduler(
             {WorkerId(name): band for name, band in bands.items()}, slots, always=always
         )
@@ -56,7 +64,7 @@ def burning(count: int, share: float = 0.25) -> dict[str, tuple[float, float]]:
 
 
 def test_burners_that_fit_the_slots_are_left_alone() -> None:
-    workers = Workers(2, {"b0": LOW, "b1": LOW, "light": HIGH}, always=True)
+    workers = Workers(2, {"b0": LOW, "b1": LOW, "light": HIGH})
     for _ in range(10):
         assert workers.report(b0=(1.0, 0.0), b1=(1.0, 0.0), light=(0.4, 0.05)) == {}
 
@@ -97,8 +105,15 @@ def test_turns_are_shared_by_band() -> None:
 
 def test_equals_take_turns_only_when_asked_to() -> None:
     for always in (False, True):
-        workers = Workers(2, {"b0": LOW, "b1": LOW, "b2": LOW}, always=always)
+        workers = Workers(2, {"b0": LOW, "b1": LOW, "b2": LOW, "light": HIGH}, always=always)
         assert bool(workers.report(**burning(3))) is always
+
+
+def test_burners_of_different_bands_take_turns_even_if_one_of_them_gets_next_to_nothing() -> None:
+    workers = Workers(2, {"b0": HIGH, "b1": HIGH, "b2": LOW}, always=False)
+    told = workers.report(b0=(0.99, 0.01), b1=(0.98, 0.02), b2=(0.01, 0.99))
+    told |= workers.report(b0=(0.99, 0.01), b1=(0.98, 0.02), b2=(0.01, 0.99))
+    assert told == {"b0": QUANTUM_S, "b1": QUANTUM_S, "b2": NO_TURN}
 
 
 def test_who_is_light_but_kept_waiting_is_no_burner() -> None:
@@ -118,7 +133,7 @@ def test_a_turn_given_back_goes_to_the_next_at_once() -> None:
 
 
 def test_a_burner_that_calms_down_gets_its_standing_turn_back() -> None:
-    workers = Workers(2, {"b0": LOW, "b1": LOW, "b2": LOW, "b3": LOW}, always=True)
+    workers = Workers(2, {"b0": LOW, "b1": LOW, "b2": LOW, "b3": LOW})
     workers.report(**burning(4))
     calm = next(f"b{n}" for n in range(4) if workers.state(f"b{n}") is TurnState.HOLDING)
     workers.over(calm, wanting=False)
@@ -194,6 +209,22 @@ def test_a_run_has_as_many_slots_as_it_asks_for_or_as_there_are_cores(
 ) -> None:
     plan = Graph("g", numbers() >> same()).plan()
     assert turns_of(plan, RunOptions(slots=asked), cores=4).slots == slots
+
+
+def banded(**bands: Priority) -> dict[str, int]:
+    """Return each node's niceness in a graph whose nodes have these bands."""
+    graph = Graph("g")
+    for name, band in bands.items():
+        graph.add(numbers().options(name=name, priority=band))
+    plan = graph.plan()
+    return {worker.node: niceness_of(plan, worker) for worker in plan.workers}
+
+
+def test_the_lower_the_band_the_nicer_but_only_beside_a_better_one() -> None:
+    high, normal, low = Priority.HIGH, Priority.NORMAL, Priority.LOW
+    assert banded(a=high, b=normal, c=low) == {"a": 0, "b": 10, "c": 19}
+    assert banded(b=normal, c=low) == {"b": 0, "c": 19}
+    assert banded(c=low, d=low) == {"c": 0, "d": 0}
 
 
 def told(turn: OwnTurn) -> tuple[bool, bool]:
