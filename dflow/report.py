@@ -40,7 +40,11 @@ _SHOWN_ALWAYS = ("delivered",)
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """Work of one node, all replicas together. ``busy_s``: seconds inside user code."""
+    """Work of one node, all replicas together.
+
+    ``busy_s``: seconds inside user code. ``skipped_ticks``: those for which ``on_tick`` could not
+    be called in time, or while what the last one emitted still waited for credit.
+    """
 
     name: str
     kind: str
@@ -197,7 +201,7 @@ class RunReport:
     def __str__(self) -> str:
         """Return the report as plain text: a headline, two tables, the balance, the error."""
         parts = [f"run {self.graph} ({self.run_id}): {self.outcome} in {self.wall_s:.2f} s"]
-        parts.append(_table(_NODE_HEAD, [_node_row(node) for node in self.nodes]))
+        parts.append(_node_table(self.nodes))
         if self.edges:
             parts.append(_edge_table(self.edges))
         parts.append(self._balance_text())
@@ -308,12 +312,18 @@ def _edge_status(data: Mapping[str, Any]) -> EdgeStatus:
     return EdgeStatus(**_known(EdgeStatus, data) | {"keys": keys})
 
 
-_NODE_HEAD = ("node", "replicas", "handled", "emitted", "errors", "busy")
+_NODE_COLUMNS = ("replicas", "handled", "emitted", "errors", "skipped_ticks")
 
 
-def _node_row(node: NodeReport) -> tuple[str, ...]:
-    counts = (node.replicas, node.handled, node.emitted, node.errors)
-    return (node.name, *(f"{count:,}" for count in counts), f"{node.busy_s:.2f} s")
+def _node_table(nodes: Sequence[NodeReport]) -> str:
+    """Return the table of nodes; skipped ticks are shown if there were any."""
+    always = _NODE_COLUMNS[:-1]
+    shown = [c for c in _NODE_COLUMNS if c in always or any(getattr(n, c) for n in nodes)]
+    rows = []
+    for node in nodes:
+        counts = (f"{getattr(node, column):,}" for column in shown)
+        rows.append((node.name, *counts, f"{node.busy_s:.2f} s"))
+    return _table(("node", *(column.replace("_", " ") for column in shown), "busy"), rows)
 
 
 def _edge_table(edges: Sequence[EdgeReport]) -> str:

@@ -2,8 +2,9 @@
 
 The worker's main thread runs the event loop only while it waits: until a socket is readable,
 a task is done, or a timer is due. So tasks run between two looks at the sockets, and no
-third thread exists. A message is *taken* when its task starts and *done* when that has ended; of
-an ordered node, when what it emitted has left, too.
+third thread exists. Generators that never wait for anything give way after a turn. A message is
+*taken* when its task starts and *done* when that has ended; of an ordered node, when what it
+emitted has left, too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from dflow.clock import monotonic_ns
-from dflow.worker.dispatch import OnError
+from dflow.worker.dispatch import TURN_NS, OnError
 from dflow.worker.handling import Handling, current_task
 
 if TYPE_CHECKING:
@@ -34,8 +35,12 @@ class AsyncRunner:
         on_error: OnError,
         blocked: Callable[[], bool],
         order: Order | None = None,
+        turn_ns: int = TURN_NS,
     ) -> None:
         self._order = order
+        self._turn_ns = turn_ns
+        self._turn_ends_ns = 0
+        self._next_turn = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self.blocked = blocked
         self._credit = asyncio.Event()
@@ -54,6 +59,11 @@ class AsyncRunner:
     def free(self) -> int:
         """How many more coroutines may be started now."""
         return self._concurrency - len(self._tasks)
+
+    @property
+    def late(self) -> bool:
+        """Whether this turn has lasted long enough: ticks, commands and sockets wait."""
+        return monotonic_ns() >= self._turn_ends_ns
 
     @property
     def active(self) -> bool:
@@ -107,6 +117,9 @@ class AsyncRunner:
             async for value in results:
                 if value is not None:
                     self.emit(value)
+                if paced and self.late:
+                    self._next_turn.clear()
+                    await self._next_turn.wait()
                 while paced and (self.blocked() or (slot is not None and slot.crowded)):
                     self._credit.clear()
                     await self._credit.wait()
@@ -136,6 +149,8 @@ class AsyncRunner:
         if not self.blocked():
             self._credit.set()
         began = monotonic_ns()
+        self._turn_ends_ns = began + self._turn_ns
+        self._next_turn.set()
         busy = self.active
         self._loop.run_until_complete(self._until_awake(timeout_s))
         self.busy_ns += monotonic_ns() - began if busy else 0
@@ -211,7 +226,9 @@ class AsyncSource:
 
     async def _pull(self) -> None:
         try:
-            while not (self._gate.shut or self.exhausted or self._runner.blocked()):
+            while not (
+                self._gate.shut or self.exhausted or self._runner.late or self._runner.blocked()
+            ):
                 value = await anext(self._values)
                 if value is not None:
                     self._runner.emit(value)

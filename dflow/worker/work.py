@@ -81,6 +81,7 @@ class Work:
         for edge in self._outputs.edges:
             if isinstance(edge, QueueEdge):
                 edge.on_merge_error = self._code.say
+        self._turn_ns = PROMPT_TURN_NS if plane.plan.takes_control(ctx.node) else TURN_NS
         self.dispatch = Dispatcher(
             self._handlers,
             self._emit,
@@ -88,7 +89,7 @@ class Work:
             plane.gate,
             self._code.failed,
             self._direct,
-            PROMPT_TURN_NS if plane.plan.takes_control(ctx.node) else TURN_NS,
+            self._turn_ns,
             self._order,
         )
         plane.canceller.watch(self.dispatch)
@@ -132,6 +133,7 @@ class Work:
                 self._code.failed,
                 self._waits,
                 self._order,
+                self._turn_ns,
             )
             self._plane.canceller.watch(tasks=self.tasks)
             self._pulse.wake_after_flush = True
@@ -353,16 +355,17 @@ class Work:
             tasks.wait(self._plane.poller.descriptors, timeout_s)
 
     def _tick(self) -> None:
-        ticks = self._ticks
+        ticks, edges = self._ticks, self._outputs.edges
+        ticks.owes = ticks.owes or any(handling is None for _, handling in self.dispatch.paused)
         if not ticks.due(monotonic_ns() / 1e9):
             return
-        if ticks.owes or any(handling is None for _, handling in self.dispatch.paused):
-            ticks.skipped += 1
-            return  # what the last one emitted still waits for credit
-        ticks.called += 1
+        before = [edge.emitted for edge in edges]
         self._code.raised = self.hook("on_tick") or self._code.raised
         self._plane.flush()
-        ticks.owes = self._outputs.unsent
+        ticks.owes = any(
+            edge.full and edge.waiting > 0 and edge.emitted > was
+            for edge, was in zip(edges, before, strict=True)
+        )
 
     def hook(self, name: str) -> HookRaised | None:
         """Call a lifecycle hook; return its error if that must end the run."""

@@ -50,6 +50,16 @@ def test_a_report_prints_as_aligned_tables() -> None:
     )
 
 
+def test_skipped_ticks_are_shown_when_there_were_any() -> None:
+    late = replace(REPORT.nodes[1], skipped_ticks=1234)
+    lines = str(replace(REPORT, nodes=(REPORT.nodes[0], late))).splitlines()
+    assert lines[2:5] == [
+        "node  replicas  handled  emitted  errors  skipped ticks    busy",
+        "a            1        0    1,200       0              0  0.25 s",
+        "b            2    1,200        0       3          1,234  0.00 s",
+    ]
+
+
 def test_a_failed_report_shows_what_was_abandoned_and_the_error() -> None:
     edge = replace(EDGE, delivered=1000, abandoned=200, received=1000, exact=False)
     text = str(

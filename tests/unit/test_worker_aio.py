@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -17,12 +18,13 @@ from dflow.worker.handling import Handling
 from dflow.worker.plane import Gate
 
 PATIENCE_S = 5.0
+ENDLESS_NS = 10**15
 
 
 class Bench:
     """A runner, an output with ``credit``, and a channel full of messages."""
 
-    def __init__(self, concurrency: int = 3) -> None:
+    def __init__(self, concurrency: int = 3, turn_ns: int = ENDLESS_NS) -> None:
         self.out: list[Any] = []
         self.raised: list[tuple[BaseException, str]] = []
         self.credit = 10**9
@@ -30,7 +32,9 @@ class Bench:
         self.doors: dict[Any, asyncio.Event] = {}
         self.running = 0
         self.most = 0
-        self.runner = AsyncRunner(concurrency, self.emit, self.on_error, lambda: self.credit <= 0)
+        self.runner = AsyncRunner(
+            concurrency, self.emit, self.on_error, lambda: self.credit <= 0, turn_ns=turn_ns
+        )
         self.channel = InChannel(0, "a.out->b.in", "in", Priority.NORMAL, 1000, 1 << 20, 1)
         self.channel.accept(parse(pack_batch(0, 1, 0, [b"\x01"] * 100, 0)))
 
@@ -282,6 +286,37 @@ def test_an_async_source_is_pulled_to_its_end(bench: Bench) -> None:
     assert (waiting, one.waiting, one.errors) == (True, False, 0)
     one.turn()
     assert not one.waiting
+
+
+@pytest.fixture
+def hurried() -> Iterator[Bench]:
+    """Give a bench whose turns are over at once."""
+    made = Bench(turn_ns=0)
+    yield made
+    made.runner.cancel()
+    made.runner.close()
+
+
+def test_an_async_source_that_never_waits_gives_way_after_a_turn(hurried: Bench) -> None:
+    one = source(hurried, numbers(10))
+    one.turn()
+    hurried.until(lambda: not one.waiting)
+    assert hurried.out == []  # the turn was over at once
+    hurried.runner._turn_ns = ENDLESS_NS
+    one.turn()
+    hurried.until(lambda: one.exhausted)
+    assert hurried.out == list(range(10))
+
+
+def test_an_async_generator_that_never_waits_gives_way_after_each_turn(hurried: Bench) -> None:
+    hurried.start(lambda: numbers(5))
+    seen = []
+    for _ in range(100):
+        hurried.runner.wait([], 0)
+        seen.append(len(hurried.out))
+    assert seen[-1] == 5
+    assert max(b - a for a, b in pairwise([0, *seen])) == 1
+    assert hurried.counts == (1, 1)
 
 
 def test_an_async_source_stops_at_a_shut_gate_and_goes_on_later(bench: Bench) -> None:

@@ -36,3 +36,25 @@ def test_missed_ticks_are_counted_and_never_made_up_for() -> None:
     assert not ticks.due(15.5)
     assert ticks.skipped == 4
     assert ticks.until_s(15.5) == 0.5
+
+
+def test_after_a_stall_the_next_tick_is_half_a_period_away_at_least() -> None:
+    ticks = Ticks(1.0)
+    ticks.begin(10.0)
+    assert ticks.due(15.75)
+    assert ticks.until_s(15.75) == 1.25  # not at 16
+    assert (ticks.called, ticks.skipped) == (1, 5)
+
+
+def test_a_tick_that_owes_is_skipped_until_it_does_not() -> None:
+    ticks = Ticks(1.0)
+    ticks.begin(0.0)
+    assert ticks.due(1.0)
+    ticks.owes = True
+    assert not ticks.due(2.0)
+    assert not ticks.due(3.5)
+    assert (ticks.called, ticks.skipped) == (1, 2)
+    ticks.owes = False
+    assert not ticks.due(3.75)
+    assert ticks.due(4.0)
+    assert (ticks.called, ticks.skipped) == (2, 2)
