@@ -20,7 +20,7 @@ from benchmarks import reference, workload
 from benchmarks.rounds import Comparison, compare, measure_parser, own_cpu_s, print_table
 from dflow import Graph, Input, Node, edge, node, source
 
-__all__ = ["measure", "rows"]
+__all__ = ["Throughput", "measure", "one_round", "rows", "run_dflow"]
 
 readings = source(workload.readings)
 enrich = node(workload.enrich)
@@ -42,11 +42,13 @@ class Throughput:
     cpu_us: float
 
 
-def run_dflow(count: int, result: str, capacity: int | None = None) -> None:
+def run_dflow(
+    count: int, result: str, capacity: int | None = None, slots: int | None = None
+) -> None:
     """Run the graph once; the sink writes to the file ``result``."""
     link = edge() if capacity is None else edge(capacity=capacity)
     chain = readings(count) >> link >> enrich() >> link >> Tally(result)
-    report = Graph("throughput", chain).run(log_level="WARNING")
+    report = Graph("throughput", chain).run(log_level="WARNING", slots=slots)
     if report.outcome != "finished" or not report.balances:
         raise RuntimeError(f"expected a finished run whose books balance, got\n{report}")
 
