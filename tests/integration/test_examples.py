@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -62,3 +65,41 @@ def test_ports_separates_detections_from_what_cannot_be_judged() -> None:
         machine, number, *_ = line.split()
         by_machine.setdefault(machine, []).append(int(number.strip("#:")))
     assert all(seen == list(range(1, len(seen) + 1)) for seen in by_machine.values()), by_machine
+
+
+def found(pattern: str, lines: list[str]) -> list[tuple[str, ...]]:
+    """Return the groups of every line that matches."""
+    matches = (re.match(pattern, line) for line in lines)
+    return [match.groups() for match in matches if match]
+
+
+def test_the_kill_switch_overtakes_thousands_of_commands() -> None:
+    lines = run_example("kill_switch.py")
+    ((on_late, at_first),) = found(r"on (.*) ms after .*, (\d+) commands carried out", lines)
+    ((off_late, until_off),) = found(r"off (.*) ms after .*, (\d+) commands carried out", lines)
+    ((in_all, too_late),) = found(r"in the end (\d+) commands carried out, (\d+) refused", lines)
+    assert at_first == "0"
+    assert until_off == in_all != "0"  # none after the switch
+    assert int(too_late) > 0
+    assert max(float(on_late), float(off_late)) < 500  # the queue alone would take a second
+
+
+def test_the_viewer_gets_the_newest_frame_and_the_recorder_every_one() -> None:
+    lines = run_example("camera_latest.py")
+    seen = found(r"frame +(\d+), +(.*) ms old, +(\d+) passed over", lines)
+    numbers = [int(number) for number, _, _ in seen]
+    assert all(a < b for a, b in pairwise(numbers))
+    assert numbers[-1] == 1499  # the last one is not lost
+    assert median(float(age) for _, age, _ in seen) < 50
+    assert sum(int(passed) for _, _, passed in seen) + len(seen) == 1500
+    assert "recorded 1500 frames" in lines
+
+
+def test_the_ordered_map_gives_results_in_order_from_several_replicas() -> None:
+    lines = run_example("ordered_map.py")
+    made = found(r"page +(\d+) by replica (\d) in", lines)
+    assert [int(page) for page, _ in made] == [n for n in range(24) if n % 8 != 5]
+    assert len({replica for _, replica in made}) > 1
+    ((work, wall),) = found(r"(.*) s of work done in (.*) s", lines)
+    assert float(work) > 1.0
+    assert float(wall) > 0
