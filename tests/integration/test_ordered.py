@@ -65,7 +65,7 @@ def spreading(x: int) -> list[Any]:
     return [[x, place] for place in range(x % 4)][: 1 if x % 13 == 0 else 4]
 
 
-def ordered(made: Node, replicas: int = 3, **options: Any) -> Node:
+def ordered(made: Any, replicas: int = 3, **options: Any) -> Any:
     """Return ``made`` as an ordered node with replicas."""
     return made.options(replicas=replicas, ordered=True, **options)
 
@@ -74,10 +74,15 @@ def ordered(made: Node, replicas: int = 3, **options: Any) -> Node:
 
 
 def test_replicas_of_different_speed_keep_the_order() -> None:
+    @node
+    def who(x: int, ctx: Context) -> list[int]:
+        limp(ctx, x)
+        return [x, ctx.replica]
+
     last = keep()
-    values, report = collect(Graph("speeds", count(N) >> ordered(lame()) >> last), last)
-    assert values == list(range(N))
-    assert all(replica.handled for replica in report.node("lame").replicas)
+    values, _ = collect(Graph("speeds", count(N) >> ordered(who()) >> last), last)
+    assert [x for x, _ in values] == list(range(N))
+    assert {replica for _, replica in values} == {0, 1, 2}
 
 
 def test_results_are_read_in_order_from_an_ordered_node() -> None:
@@ -210,7 +215,7 @@ class Sorter(Node):
 
 def test_each_output_is_in_order_and_the_end_comes_once_from_every_replica() -> None:
     stage = ordered(Sorter())
-    evens, odds = keep(), keep().named("odds")
+    evens, odds = keep(), keep().options(name="odds")
     graph = Graph("outputs", count(N) >> stage.numbers)
     graph.connect(stage.even, evens)
     graph.connect(stage.odd, odds)
@@ -237,7 +242,7 @@ def test_tiny_windows_do_not_get_stuck(capacity: int) -> None:
         >> window
         >> ordered(erratic(), 3)
         >> window
-        >> ordered(keep().named("between"), 2)
+        >> ordered(keep().options(name="between"), 2)
         >> window
         >> last
     )
@@ -262,11 +267,11 @@ def test_a_generator_that_waits_for_credit_keeps_its_place() -> None:
 
 
 def test_messages_sent_from_outside_are_kept_in_order() -> None:
-    stage = ordered(lame())
-    graph = Graph("outside", stage)
+    inlet, stage = Inlet(), ordered(lame())
+    graph = Graph("outside", inlet >> stage)
     with graph.start(results=[stage]) as run:
         for x in range(300):
-            run.send(stage, x)
+            run.send(inlet.data, x)
         run.stop()
         values = list(run.results())
         report = run.wait(20)
@@ -291,19 +296,20 @@ def test_a_drain_in_the_middle_ends_with_everything_before_it() -> None:
 
 
 def test_control_messages_are_handled_in_between() -> None:
-    stage = ordered(Sorter(), 2)
+    stage, last = ordered(Sorter(), 2), keep()
     graph = Graph("settings", endless() >> edge(capacity=32) >> stage.numbers)
-    last = keep()
     graph.connect(stage.even, last)
+    numbers, told = [], 0
     with graph.start(results=[last]) as run:
-        values: list[Any] = []
-        for x in run.results():
-            values.append(x)
-            if len(values) == 50:
+        for place, x in enumerate(run.results()):
+            if place == 50:
                 run.send(stage.settings, 7)
-            if values.count(["set", 7]) == 2:  # both replicas
+            if isinstance(x, int):
+                numbers.append(x)
+            elif x == ["set", 7]:
+                told += 1
                 run.stop()
         report = run.wait(20)
-    numbers = [x for x in values if isinstance(x, int)]
+    assert told
     assert numbers == sorted(numbers)
     assert report.balances, report.imbalances
