@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dflow import Context, Graph, Input, Node, Output, Priority, edge, node
-from tests.integration.flows import collect, count, endless, keep
+from tests.integration.flows import Inlet, collect, count, endless, keep
 
 pytestmark = pytest.mark.timeout(30)
 N = 600
