@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dflow.clock import monotonic_ns
 from dflow.worker.dispatch import TURN_NS, OnError
+from dflow.worker.events import EventLoop
 from dflow.worker.handling import Handling, current_task
 
 if TYPE_CHECKING:
@@ -36,12 +37,13 @@ class AsyncRunner:
         blocked: Callable[[], bool],
         order: Order | None = None,
         turn_ns: int = TURN_NS,
+        events: EventLoop | None = None,
     ) -> None:
         self._order = order
         self._turn_ns = turn_ns
         self._turn_ends_ns = 0
         self._next_turn = asyncio.Event()
-        self._loop = asyncio.new_event_loop()
+        self._events = events or EventLoop()
         self.blocked = blocked
         self._credit = asyncio.Event()
         self._concurrency = concurrency
@@ -49,8 +51,6 @@ class AsyncRunner:
         self._on_error = on_error
         self._tasks: set[asyncio.Task[None]] = set()
         self._cancelled: set[asyncio.Task[None]] = set()
-        self._awake = asyncio.Event()
-        self._watched: set[int] = set()
         self.handling: set[Handling] = set()
         self.errors = 0
         self.busy_ns = 0
@@ -77,14 +77,14 @@ class AsyncRunner:
 
     def spawn(self, coroutine: Any) -> None:
         """Run a coroutine as one of the tasks."""
-        task = self._loop.create_task(coroutine)
+        task = self._events.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._cancelled.discard(task)
-        self._awake.set()
+        self._events.wake()
         if not task.cancelled():
             task.exception()  # retrieved: `_handle` has reported it
 
@@ -131,41 +131,29 @@ class AsyncRunner:
     def emit(self, value: Any) -> None:
         """Emit, and let the main loop look at the wire soon."""
         self._emit(value)
-        self._awake.set()
+        self._events.wake()
 
     def call(self, coroutine: Any) -> None:
         """Run a hook's coroutine (or async generator) to its end."""
         try:
-            self._loop.run_until_complete(self._emit_results(coroutine, paced=False))
+            self._events.run(self._emit_results(coroutine, paced=False))
         except asyncio.CancelledError as error:
             raise _unasked(error) from None
 
     def wait(self, descriptors: Iterable[int], timeout_s: float | None) -> None:
         """Run tasks until one ends, a descriptor is readable, or ``timeout_s`` has passed."""
-        for fd in descriptors:
-            if fd not in self._watched:
-                self._watched.add(fd)
-                self._loop.add_reader(fd, self._awake.set)
-        if not self.blocked():
-            self._credit.set()
+        self.refresh()
         began = monotonic_ns()
-        self._turn_ends_ns = began + self._turn_ns
-        self._next_turn.set()
         busy = self.active
-        self._loop.run_until_complete(self._until_awake(timeout_s))
+        self._events.wait(descriptors, timeout_s)
         self.busy_ns += monotonic_ns() - began if busy else 0
 
-    async def _until_awake(self, timeout_s: float | None) -> None:
-        if timeout_s == 0:
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            return
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._awake.wait()
-        except TimeoutError:
-            pass
-        self._awake.clear()
+    def refresh(self) -> None:
+        """Let what waits for the next turn go on, and for credit if it has come back."""
+        self._turn_ends_ns = monotonic_ns() + self._turn_ns
+        self._next_turn.set()
+        if not self.blocked():
+            self._credit.set()
 
     def cancel(self) -> None:
         """Cancel every task and let it clean up."""
@@ -173,7 +161,7 @@ class AsyncRunner:
             self._cancelled.add(task)
             task.cancel()
         if self._tasks:
-            self._loop.run_until_complete(asyncio.wait(self._tasks, timeout=1.0))
+            self._events.run(asyncio.wait(self._tasks, timeout=1.0))
 
     def cancelled_here(self) -> bool:
         """Whether the task at hand was cancelled by `cancel`, not by the user's own code."""
@@ -181,8 +169,7 @@ class AsyncRunner:
 
     def close(self) -> None:
         """Release the event loop."""
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.close()
+        self._events.close()
 
 
 def _unasked(error: asyncio.CancelledError) -> RuntimeError:

@@ -204,9 +204,10 @@ def make_emitters(
     With ``check_types`` each value is checked against its port's annotation first.
     """
     found = Emitters({}, {}, [])
+    mine = plane.outputs(node.name).edges
     for port, output in node.outputs.items():
         check = checker(output.type, f"{node.name}.{port}") if check_types else None
-        edges = [e for e in plane.outbound.edges if plane.plan.edges[e.index].output == port]
+        edges = [e for e in mine if plane.plan.edges[e.index].output == port]
         plain = [edge for edge in edges if isinstance(edge, OutEdge)]
         local = [edge for edge in edges if isinstance(edge, LocalEdge)]
         if not edges:

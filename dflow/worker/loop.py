@@ -18,6 +18,7 @@ from dflow.worker.turn import OwnTurn
 
 if TYPE_CHECKING:
     from dflow.worker.context import Context
+    from dflow.worker.crew import Crew
     from dflow.worker.plane import DataPlane
     from dflow.worker.pulse import Pulse
     from dflow.worker.work import Work
@@ -37,7 +38,7 @@ class WorkerLoop:
 
     def __init__(
         self,
-        work: Work,
+        work: Work | Crew,
         plane: DataPlane,
         pulse: Pulse,
         ctx: Context,
@@ -188,11 +189,18 @@ class WorkerLoop:
                 self._work.end()
             case s.Say(message):
                 if isinstance(message, c.Stopped):
-                    self._work.conclude()
+                    self._conclude()
                     message = c.Stopped(self._work.stats().to_wire())
                 self._pulse.post(message)
             case s.Leave(reason):
                 self.left = reason
+
+    def _conclude(self) -> None:
+        self._work.conclude()
+        strangers = self._plane.inbound.strangers
+        if strangers:
+            text = "{} frames of peers that do not belong to this run were refused"
+            self._ctx.log.warning(text, strangers)
 
     def _call_hook(self, name: str) -> None:
         raised = self._work.hook(name)

@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from dflow.broker.turns import niceness_of
@@ -20,6 +21,8 @@ from dflow.transport.endpoint import close_context, fresh_endpoint, is_tcp, loca
 from dflow.wire import control as c
 from dflow.wire.codec import Codec
 from dflow.worker.context import Context
+from dflow.worker.crew import Crew
+from dflow.worker.events import EventLoop
 from dflow.worker.faults import Interrupted, describe, user_traceback
 from dflow.worker.loop import WorkerLoop
 from dflow.worker.placing import be_nice, stay_on
@@ -29,6 +32,7 @@ from dflow.worker.work import Work
 
 if TYPE_CHECKING:
     from dflow.graph.builder import Graph
+    from dflow.graph.node import Node
 
 __all__ = ["WorkerConfig", "join_worker", "run_worker"]
 
@@ -122,8 +126,10 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
     worker = config.worker
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     configure_worker(pulse.post_log, worker, config.run_id, config.options.log_level)
-    log = logger.bind(node=worker.node, replica=worker.replica, run_id=config.run_id)
-    ctx = Context(worker.node, worker.replica, config.run_id, log)
+    members = config.plan.members(worker)
+    contexts = [
+        Context(m.node, m.replica, config.run_id, logger.bind(node=m.node)) for m in members
+    ]
     codec = Codec(config.graph.types())
     plane = DataPlane(
         config.plan,
@@ -135,16 +141,26 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
         codec=codec,
         edge_merge=config.graph.merge,
     )
+    nodes: list[Node] = []
+    for ctx in contexts:
+        try:
+            nodes.append(config.graph.nodes[ctx.node].fresh())
+        except Exception as error:  # noqa: BLE001  # whatever the user's class raises
+            failed = c.Failed("__init__", describe(error), user_traceback(error), ctx.node)
+            return _unmade(pulse, failed)
     try:
-        node = config.graph.nodes[worker.node].fresh()
-    except Exception as error:  # noqa: BLE001  # whatever the user's class raises
-        return _unmade(pulse, "__init__", error)
-    try:
-        _place(node.node_options, niceness_of(config.plan, worker), log.warning)
+        by_band = niceness_of(config.plan, worker)
+        _place([node.node_options for node in nodes], by_band, contexts[0].log.warning)
     except StartError as error:
-        return _unmade(pulse, "options", error)
-    work = Work(node, ctx, plane, pulse, codec, check_types=config.options.check_types)
-    loop = WorkerLoop(work, plane, pulse, ctx, _endpoints(config))
+        return _unmade(pulse, c.Failed("options", str(error), ""))
+    events = cache(EventLoop)
+    checks = config.options.check_types
+    works = [
+        Work(node, ctx, plane, pulse, codec, check_types=checks, events=events)
+        for node, ctx in zip(nodes, contexts, strict=True)
+    ]
+    work = works[0] if len(works) == 1 else Crew(works, worker, plane)
+    loop = WorkerLoop(work, plane, pulse, contexts[0], _endpoints(config))
     interrupt = install_interrupt(_interrupter(pulse))
     pulse.attach(plane, work.stats, interrupt, loop.leave, work.told_to_end)
     try:
@@ -157,20 +173,20 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
         close_context()
 
 
-def _place(options: NodeOptions, by_band: int, warn: Callable[[str], None]) -> None:
-    if options.affinity is not None:
-        stay_on(options.affinity, warn)
-    if options.niceness is not None:
-        be_nice(options.niceness, warn)
+def _place(options: list[NodeOptions], by_band: int, warn: Callable[[str], None]) -> None:
+    """Do as the nodes here ask; those that ask for something ask for the same."""
+    for cpus in [each.affinity for each in options if each.affinity is not None][:1]:
+        stay_on(cpus, warn)
+    asked = [each.niceness for each in options if each.niceness is not None]
+    if asked:
+        be_nice(asked[0], warn)
     elif by_band and sys.platform == "linux":  # nobody asked for it: no warning elsewhere
         be_nice(by_band, warn)
 
 
-def _unmade(pulse: Pulse, where: str, error: Exception) -> int:
+def _unmade(pulse: Pulse, failed: c.Failed) -> int:
     """Report that there is no node to run, and stay until the coordinator lets go."""
-    own = not isinstance(error, StartError)
-    text, trace = (describe(error), user_traceback(error)) if own else (str(error), "")
-    pulse.post(c.Failed(where, text, trace))
+    pulse.post(failed)
     over = False
     while not over:
         pulse.await_command()

@@ -8,6 +8,7 @@ a blocked generator or handler left behind. That is the whole locking discipline
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from threading import Lock
 from types import MappingProxyType
 from typing import Any
@@ -137,6 +138,9 @@ class DataPlane:
 
     def stats(self, node: NodeStats, fused: Mapping[str, NodeStats] = NOTHING) -> WorkerStats:
         """Return every counter of the edges, with those of the node, and of others by name."""
+        if self.inbound.strangers:
+            refused = {"dflow.refused_frames": float(self.inbound.strangers)}
+            node = replace(node, metrics={**node.metrics, **refused})
         edges = list(self.outbound.edges)
         queued = [edge for edge in edges if isinstance(edge, QueueEdge)]
         now = monotonic_ns()

@@ -11,19 +11,21 @@ its end either: control messages, ticks and hooks go on.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dflow.clock import monotonic_ns
 from dflow.errors import PortError
 from dflow.flow.queue_edge import QueueEdge
+from dflow.message import Priority
 from dflow.stats import NodeStats, WorkerStats
-from dflow.worker.aio import AsyncRunner, AsyncSource
+from dflow.worker.aio import AsyncRunner
 from dflow.worker.context import Context, make_emitters, refusing_emitters
 from dflow.worker.dispatch import MAX_TURN, PROMPT_TURN_NS, TURN_NS, Dispatcher
+from dflow.worker.events import EventLoop
+from dflow.worker.feed import Feed
 from dflow.worker.ordered import Order
-from dflow.worker.source import SyncSource
 from dflow.worker.state import HookRaised
 from dflow.worker.ticks import Ticks
 from dflow.worker.user_code import UserCode
@@ -39,7 +41,10 @@ __all__ = ["Work"]
 
 
 class Work:
-    """The user code of one replica."""
+    """The user code of one replica. ``tasks`` and ``dispatch`` run its handlers.
+
+    ``events``: the worker's asyncio loop, made here if several nodes do not share one.
+    """
 
     def __init__(
         self,
@@ -50,7 +55,9 @@ class Work:
         codec: Codec,
         *,
         check_types: bool = False,
+        events: Callable[[], EventLoop] = EventLoop,
     ) -> None:
+        self._events = events
         self._node = node
         self._options = node.node_options
         self._ctx = ctx
@@ -97,10 +104,19 @@ class Work:
         calls = [handler.call for handler in self._handlers.values()]
         self._code.emitter = calls[0] if len(calls) == 1 else None
         self.tasks: AsyncRunner | None = None
-        self._source: SyncSource | AsyncSource | None = None
-        self._is_source = node.kind == "source"
+        self._feed = self._make_feed() if node.kind == "source" else None
         if any(handler.is_async for handler in self._handlers.values()):
             self._need_tasks()
+
+    def _make_feed(self) -> Feed:
+        return Feed(
+            lambda: self._node.bind_source(self._ctx)(),
+            self._code,
+            self._plane.gate,
+            self._emit,
+            self._direct,
+            self._need_tasks,
+        )
 
     def _make_order(self) -> Order | None:
         """Return the line in which results leave, where they would not by themselves."""
@@ -134,12 +150,28 @@ class Work:
                 self._waits,
                 self._order,
                 self._turn_ns,
+                self._events(),
             )
             self._plane.canceller.watch(tasks=self.tasks)
             self._pulse.wake_after_flush = True
         return self.tasks
 
     # --- what the loop asks ----------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The name of the node."""
+        return self._ctx.node
+
+    @property
+    def fed(self) -> bool:
+        """Whether planned edges end at the node, so that it ends when they do."""
+        return self._inputs.fed
+
+    @property
+    def flushed(self) -> bool:
+        """Whether all it has emitted is on its way, and nothing more to come waits for credit."""
+        return not self.dispatch.paused and not self._outputs.unsent
 
     @property
     def raised(self) -> HookRaised | None:
@@ -158,24 +190,38 @@ class Work:
 
     def ready(self) -> bool:
         """Whether `step` would do something now."""
-        if self._resumable():
+        if self.drivable():
             return True
-        waits = self._waits()
-        if self._is_source:
-            return self._source_ready(waits)
-        if self.dispatch.crowded or self._overdrawn() >= self._overdraft:
+        if self._feed is not None:
+            return self._feed.exhausted and self.at_end()
+        if not self._has_room():
             return False
-        only_control = waits or bool(self.dispatch.paused)
+        only_control = self._only_control()
         if not self._plane.inbound.ready.waiting(only_control=only_control):
             return self.at_end()
         return self.tasks is None or self.tasks.free > 0
 
-    def _source_ready(self, waits: bool) -> bool:
-        if self._source is None:
-            return not waits
-        if self._source.exhausted:
-            return self.at_end()
-        return not waits and not self._source.waiting
+    def drivable(self) -> bool:
+        """Whether `drive` would do something now: what needs no message."""
+        if self._resumable():
+            return True
+        return self._feed is not None and self._feed.pullable and not self._waits()
+
+    def takes(self, channel: InChannel) -> bool:
+        """Whether a message of ``channel`` may be handled now."""
+        if self.tasks is not None and self.tasks.free <= 0:
+            return False
+        if not self._has_room():
+            return False
+        return channel.priority is Priority.CONTROL or not self._only_control()
+
+    def _has_room(self) -> bool:
+        """Whether even a control message may be taken."""
+        return not self.dispatch.crowded and self._overdrawn() < self._overdraft
+
+    def _only_control(self) -> bool:
+        """Whether data must wait, for credit or for a generator that does."""
+        return self._waits() or bool(self.dispatch.paused)
 
     def _waits(self) -> bool:
         """Whether data must wait: for credit, or because the node is held."""
@@ -191,8 +237,8 @@ class Work:
         """Whether there is no more input, nothing under way, and nothing paused."""
         if self.dispatch.paused or self.active or self._holds:
             return False
-        if self._is_source:
-            return self._source is not None and self._source.exhausted
+        if self._feed is not None:
+            return self._feed.exhausted
         return (self._inputs.fed or self._closing) and self._inputs.exhausted
 
     @property
@@ -228,15 +274,26 @@ class Work:
         A tick comes last, and one that has emitted without credit waits until data has had a
         turn: or it would take all the credit there ever is.
         """
-        waits = self._waits()
+        self.look_at_credit()
+        if not self.drive() and self._feed is None and self._has_room():
+            only_control = self._only_control()
+            channel = self._plane.inbound.ready.pop(only_control=only_control)
+            if channel is not None:
+                self.take(channel, only_control=only_control)
+        self.tick()
+
+    def look_at_credit(self) -> None:
+        """Notice whether what the last tick emitted has got its credit; once a step, first."""
         self._ticks.owes = self._ticks.owes and self._outputs.blocked
-        if not self.resume():
-            if self._is_source:
-                if not waits:
-                    self._pull()
-            elif not self.dispatch.crowded and self._overdrawn() < self._overdraft:
-                self._take(only_control=waits or bool(self.dispatch.paused))
-        self._tick()
+
+    def drive(self) -> bool:
+        """Go on with a paused generator, or pull the source; return whether it did either."""
+        if self.resume():
+            return True
+        if self._feed is None or self._waits():
+            return False
+        self._feed.pull()
+        return True
 
     def _overdrawn(self) -> int:
         """Return how many messages were emitted without credit since credit ran out.
@@ -260,43 +317,14 @@ class Work:
             self.dispatch.resume()
         return True
 
-    def _pull(self) -> None:
-        if self._source is None:
-            self._source = self._open_source()
-        if not self._source.exhausted:
-            with self._code:
-                self._source.turn()
-
-    def _open_source(self) -> SyncSource | AsyncSource:
-        values: Any = iter(())  # of a source that raises, or is interrupted, before its first value
-        try:
-            with self._code:
-                self._code.emitter = made = self._node.bind_source(self._ctx)()
-                values = made if isinstance(made, AsyncIterable) else iter(made or ())
-        except Exception as error:  # noqa: BLE001  # user code may raise anything
-            self._code.errors += 1
-            self._code.failed(error, "source")
-        if isinstance(values, AsyncIterable):
-            return AsyncSource(
-                aiter(values), self._need_tasks(), self._plane.gate, self._code.failed
-            )
-        return self._sync_source(values)
-
-    def _sync_source(self, values: Iterable[Any]) -> SyncSource:
-        return SyncSource(
-            iter(values), self._emit, self._plane.gate, self._code.failed, self._direct
-        )
-
-    def _take(self, *, only_control: bool) -> None:
-        ready = self._plane.inbound.ready
-        channel = ready.pop(only_control=only_control)
-        if channel is None:
-            return
+    def take(self, channel: InChannel, *, only_control: bool | None = None) -> None:
+        """Give ``channel``, taken out of the ready queue, its turn; ``only_control`` if known."""
         if self._handlers[channel.port].is_async:
             self._start_tasks(channel)
         else:
+            alone = self._only_control() if only_control is None else only_control
             with self._code:
-                self.dispatch.turn(channel, most=1 if only_control else MAX_TURN)
+                self.dispatch.turn(channel, most=1 if alone else MAX_TURN)
         self._plane.inbound.offer(channel)
 
     def _start_tasks(self, channel: InChannel) -> None:
@@ -305,22 +333,16 @@ class Work:
         for value, handling in self.dispatch.take(channel, tasks.free):
             tasks.start(partial(call, value), handling)
 
-    def told_to_end(self) -> bool:
+    def told_to_end(self, node: str = "") -> bool:
         """Tell user code that the run drains; return whether it may be interrupted for that."""
         self._ctx.stop()
-        return self._is_source and not self._ctx.watched
+        return self._feed is not None and not self._ctx.watched
 
     def close_inputs(self, node: str = "") -> None:
         """End the source, or the inputs that only the outside feeds."""
         self._closing = True
-        if self._source is not None and self._ctx.watched:
-            return  # it has looked at `ctx.stopping`: it ends by itself
-        if self._source is not None:
-            with self._code:
-                self._source.close()
-        elif self._is_source:
-            self._source = self._sync_source(())
-            self._source.exhausted = True
+        if self._feed is not None and not (self._feed.opened and self._ctx.watched):
+            self._feed.close()  # one that has looked at `ctx.stopping` ends by itself
 
     def stop(self) -> None:
         """Take nothing more; what is queued or under way is abandoned."""
@@ -337,9 +359,6 @@ class Work:
     def conclude(self) -> None:
         """Say what was left unsaid, after the last message."""
         self._code.conclude()
-        if self._plane.inbound.strangers:
-            text = "{} frames of peers that do not belong to this run were refused"
-            self._ctx.log.warning(text, self._plane.inbound.strangers)
 
     def close(self) -> None:
         """Release the event loop."""
@@ -348,13 +367,24 @@ class Work:
 
     # --- user code -------------------------------------------------------------------------------
 
+    def refresh(self) -> None:
+        """Before another node of this worker waits: let generators that have credit go on."""
+        if self.tasks is not None:
+            self.tasks.refresh()
+
+    def waited(self, elapsed_ns: int) -> None:
+        """Another node of this worker has waited, and tasks of this one ran meanwhile."""
+        if self.tasks is not None:
+            self.tasks.busy_ns += elapsed_ns
+
     def wait(self, timeout_s: float | None) -> None:
         """Let tasks run until something happens."""
         tasks = self._need_tasks()
         with self._code:
             tasks.wait(self._plane.poller.descriptors, timeout_s)
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
+        """Call ``on_tick`` if it is due."""
         ticks, edges = self._ticks, self._outputs.edges
         ticks.owes = ticks.owes or any(handling is None for _, handling in self.dispatch.paused)
         if not ticks.due(monotonic_ns() / 1e9):
@@ -400,26 +430,23 @@ class Work:
 
     # --- counters --------------------------------------------------------------------------------
 
-    def _metrics(self) -> dict[str, float]:
-        strangers = self._plane.inbound.strangers
-        own = {"dflow.refused_frames": strangers} if strangers else {}
-        return {**self._ctx.metrics.values, **own}
-
-    def stats(self) -> WorkerStats:
-        """Return every counter; exact when called by the main thread."""
-        plane = self._plane
-        parts = [p for p in (self.dispatch, self._source, self.tasks) if p is not None]
+    def node_stats(self) -> NodeStats:
+        """Return what this node has counted."""
+        parts = [p for p in (self.dispatch, self._feed, self.tasks) if p is not None]
         emitted: dict[str, int] = {}
         for edge in self._outputs.edges:
-            emitted[plane.plan.edges[edge.index].output] = edge.emitted
+            emitted[self._plane.plan.edges[edge.index].output] = edge.emitted
         unconsumed = sum(count.count for count in self._unconsumed)
-        node = NodeStats(
+        return NodeStats(
             handled=self.dispatch.handled,
             emitted=sum(emitted.values()) + unconsumed,
             errors=self._code.errors + sum(part.errors for part in parts),
             ticks=self._ticks.called,
             busy_ns=self._code.busy_ns + sum(part.busy_ns for part in parts),
-            metrics=self._metrics(),
+            metrics=dict(self._ctx.metrics.values),
             skipped=self._ticks.skipped,
         )
-        return plane.stats(node)
+
+    def stats(self) -> WorkerStats:
+        """Return every counter; exact when called by the main thread."""
+        return self._plane.stats(self.node_stats())

@@ -161,7 +161,7 @@ def test_a_readable_descriptor_ends_the_wait(bench: Bench) -> None:
         os.write(writer, b"x")
         bench.runner.wait([reader], None)
         assert bench.runner.active
-        bench.runner._loop.remove_reader(reader)
+        bench.runner._events._loop.remove_reader(reader)
     finally:
         os.close(reader)
         os.close(writer)
