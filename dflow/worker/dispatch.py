@@ -184,7 +184,6 @@ class Dispatcher:
                 if self._gate.shut:
                     return []
             batch.body = None
-        current_headers.set(batch.headers)
         if channel.picky:
             unwanted, most = channel.pick(most, wall_ns())
             if unwanted is not None:
@@ -193,6 +192,7 @@ class Dispatcher:
                         self._order.leave(self._order.enter(number))
                 channel.pass_over(unwanted, most)
                 return []
+        current_headers.set(batch.headers)
         return values[batch.position : batch.position + most]
 
     def _calls(self, call: Callable[[Any], Any], each: Iterator[Any], handling: Handling) -> None:

@@ -21,7 +21,7 @@ from dflow.flow.queue_edge import QueueEdge
 from dflow.message import Priority
 from dflow.stats import NodeStats, WorkerStats
 from dflow.worker.aio import AsyncRunner
-from dflow.worker.context import Context, make_emitters, refusing_emitters
+from dflow.worker.context import Context, current_headers, make_emitters, refusing_emitters
 from dflow.worker.dispatch import MAX_TURN, PROMPT_TURN_NS, TURN_NS, Dispatcher
 from dflow.worker.events import EventLoop
 from dflow.worker.feed import Feed
@@ -70,13 +70,11 @@ class Work:
         self._holds: set[str] = set()
         self._closing = False
         self._waiting: int | None = None
-        capacities = [e.capacity for e in plane.plan.out_edges(ctx.node)]
-        self._overdraft = min(capacities, default=1)
+        self._overdraft = min((e.capacity for e in plane.plan.out_edges(ctx.node)), default=1)
         self._handlers = {port: node.bind(port, ctx) for port in node.inputs}
         self._order = self._make_order()
-        emitters = make_emitters(
-            node, plane, codec.encode, check_types=check_types, order=self._order
-        )
+        order = self._order
+        emitters = make_emitters(node, plane, codec.encode, check_types=check_types, order=order)
         self._emitters = emitters.by_port
         self._unconsumed = emitters.unconsumed
         ctx.attach(self._emitters)
@@ -88,7 +86,8 @@ class Work:
         for edge in self._outputs.edges:
             if isinstance(edge, QueueEdge):
                 edge.on_merge_error = self._code.say
-        self._turn_ns = PROMPT_TURN_NS if plane.plan.takes_control(ctx.node) else TURN_NS
+        prompt = any(map(plane.plan.takes_control, plane.inbound.inputs))
+        self._turn_ns = PROMPT_TURN_NS if prompt else TURN_NS
         self.dispatch = Dispatcher(
             self._handlers,
             self._emit,
@@ -97,12 +96,12 @@ class Work:
             self._code.failed,
             self._direct,
             self._turn_ns,
-            self._order,
+            order,
         )
         plane.canceller.watch(self.dispatch)
         ctx.follow(lambda: self.dispatch.handling)
-        calls = [handler.call for handler in self._handlers.values()]
-        self._code.emitter = calls[0] if len(calls) == 1 else None
+        if len(self._handlers) == 1:
+            self._code.emitter = next(iter(self._handlers.values())).call
         self.tasks: AsyncRunner | None = None
         self._feed = self._make_feed() if node.kind == "source" else None
         if any(handler.is_async for handler in self._handlers.values()):
@@ -332,6 +331,7 @@ class Work:
         call = self._handlers[channel.port].call
         for value, handling in self.dispatch.take(channel, tasks.free):
             tasks.start(partial(call, value), handling)
+        current_headers.set(None)
 
     def told_to_end(self, node: str = "") -> bool:
         """Tell user code that the run drains; return whether it may be interrupted for that."""
