@@ -292,7 +292,7 @@ class RunStatus:
         """Return plain data for msgpack or JSON."""
         plain = asdict(self)
         plain["nodes"] = [asdict(n) | {"workers": list(n.workers)} for n in self.nodes]
-        plain["edges"] = [asdict(edge) for edge in self.edges]
+        plain["edges"] = [asdict(e) | {"keys": [asdict(k) for k in e.keys]} for e in self.edges]
         return plain
 
     @classmethod

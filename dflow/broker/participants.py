@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from dflow.broker.lifecycle import ENDED, PARTICIPANT, Move, Role, Step, advance
+from dflow.broker.lifecycle import ENDED, HELD, PARTICIPANT, Move, Phase, Role, Step, advance
 from dflow.errors import ProtocolError
 from dflow.graph.plan import Plan, WorkerId
 from dflow.message import EXTERNAL
@@ -190,6 +190,17 @@ class Participants:
         if p.key is not None:
             del self._by_key[p.key]
         p.key, p.endpoints, p.unreachable = None, {}, False
+
+    def problems(self, phase: Phase) -> Iterator[str]:
+        """Yield every invariant that is broken while the run is in ``phase``."""
+        for p in self:
+            held = p.step in HELD[phase] or (p.role is Role.HANDLE and p.step is Step.RUNNING)
+            if not held:
+                yield f"{p.worker} is {p.step.value} while {phase.value}"
+            if p.key is not None and self.by_key(p.key) is not p:
+                yield f"{p.worker}: its routing id belongs to another"
+            if (p.key is None) != (p.step is Step.ABSENT) and not p.ended:
+                yield f"{p.worker} is {p.step.value} with routing id {p.key!r}"
 
     def _place(self, hello: Hello) -> Participant | str:
         if hello.role == Role.HANDLE.value:

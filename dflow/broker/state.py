@@ -22,6 +22,7 @@ from collections import Counter
 from dataclasses import asdict
 
 from dflow.broker import books, orders
+from dflow.broker.complaints import Complaints
 from dflow.broker.events import (
     AbortRequested,
     DrainRequested,
@@ -37,7 +38,7 @@ from dflow.broker.events import (
     Unreachable,
     WorkerExited,
 )
-from dflow.broker.lifecycle import HELD, RUN, Move, Phase, Role, RunEvent, Step, advance
+from dflow.broker.lifecycle import RUN, Move, Phase, Role, RunEvent, Step, advance
 from dflow.broker.observers import OBSERVER, Observers
 from dflow.broker.outcome import USER_CODE, Cause, close_books, exit_text
 from dflow.broker.participants import Participant, Participants, are_endpoints
@@ -52,7 +53,6 @@ from dflow.wire import control as c
 
 __all__ = ["CoordinatorState"]
 
-_MOST_COMPLAINTS = 1000
 _OVER = frozenset({Phase.LEAVING, Phase.FINISHED})
 _ENDING = frozenset({Phase.ABORTING, Phase.LEAVING})
 
@@ -95,7 +95,6 @@ class CoordinatorState:
         self.run_id = run_id
         self.phase = Phase.WAITING
         self.report: RunReport | None = None
-        self.ignored: Counter[str] = Counter()
         self._epoch = epoch
         self._graph_ref = graph_ref
         self._managed = managed
@@ -109,7 +108,7 @@ class CoordinatorState:
         self._drain_asked = False
         self._drain_s = options.drain_timeout_s
         self._cause: Cause | None = None
-        self._complained: set[bytes] = set()
+        self._complaints = Complaints()
         self._todo: list[Instruction] = []
 
     # --- the interface ------------------------------------------------------------------
@@ -140,6 +139,11 @@ class CoordinatorState:
         todo, self._todo = self._todo, []
         return todo
 
+    @property
+    def ignored(self) -> Counter[str]:
+        """How often something a peer said was ignored, by kind."""
+        return self._complaints.counts
+
     def next_timer(self) -> float | None:
         """Return when `Tick` is due, on the clock of ``now``; None once the run is over."""
         if self.phase is Phase.FINISHED:
@@ -166,16 +170,7 @@ class CoordinatorState:
 
     def validate_state(self) -> None:
         """Raise RuntimeError if an invariant is broken; for the ends of tests."""
-        problems = []
-        for p in self._roll:
-            if p.step not in HELD[self.phase] and (
-                p.role is Role.WORKER or p.step is not Step.RUNNING
-            ):
-                problems.append(f"{p.worker} is {p.step.value} while {self.phase.value}")
-            if p.key is not None and self._roll.by_key(p.key) is not p:
-                problems.append(f"{p.worker}: its routing id belongs to another")
-            if (p.key is None) != (p.step is Step.ABSENT) and not p.ended:
-                problems.append(f"{p.worker} is {p.step.value} with routing id {p.key!r}")
+        problems = list(self._roll.problems(self.phase))
         if (self.report is not None) != (self.phase in _OVER):
             problems.append(f"report is {self.report} while {self.phase.value}")
         if self._todo:
@@ -486,8 +481,4 @@ class CoordinatorState:
         return str(p.worker) if p is not None else f"unknown peer {key.hex()[:16]}"
 
     def _complain(self, kind: str, key: bytes, text: str) -> None:
-        """Count what is ignored; say it once per peer, for as many peers as one can read."""
-        self.ignored[kind] += 1
-        if key not in self._complained and len(self._complained) < _MOST_COMPLAINTS:
-            self._complained.add(key)
-            self._do(Say("WARNING", f"ignored ({kind}): {text}"))
+        self._todo += self._complaints.about(key, kind, text)
