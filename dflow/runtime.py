@@ -121,6 +121,7 @@ class Run:
         try:
             # imported by `launch` while the agent starts, and not before
             from dflow.launch.handle import Handle
+            from dflow.launch.sending import GraphCode
             from dflow.wire.codec import Codec
 
             self._handle = Handle(
@@ -130,8 +131,7 @@ class Run:
                 epoch=EPOCH,
                 endpoint=self._launched.endpoint,
                 run_dir=self._launched.run_dir,
-                codec=Codec(graph.types()),
-                edge_key=graph.edge_key,
+                code=GraphCode(Codec(graph.types()), graph.external_key, graph.merge),
             )
         except BaseException:
             self._launched.kill()
@@ -222,21 +222,28 @@ class Run:
     # --- acting ----------------------------------------------------------------------------------
 
     def send(
-        self, target: Node | BoundInput | str, value: Any, *, timeout_s: float | None = None
-    ) -> None:
-        """Send ``value`` to an input of a running node; waits while the node has no credit.
+        self,
+        target: Node | BoundInput | str,
+        value: Any,
+        *,
+        timeout_s: float | None = None,
+        id: str | None = None,
+    ) -> str:
+        """Send ``value`` to an input of a running node; return its id, for `cancel`.
 
-        ``target`` is a port, ``"node.port"``, or a node with one input. Raises `EncodeError`
-        if the value cannot travel, `NodeEnded` if the node takes no more, `TimeoutError` after
-        ``timeout_s`` seconds without credit (None waits for ever), and `PortError` for what is
-        no input of this graph.
+        ``target`` is a port, ``"node.port"``, or a node with one input. ``id`` chooses the id,
+        which is made up otherwise. What happens when the node does not keep up is said by
+        `Graph.accept`; by default, this waits. Raises `EncodeError` if the value cannot travel,
+        `NodeEnded` if the node takes no more, `TimeoutError` after ``timeout_s`` seconds without
+        credit (None waits for ever), `EdgeFull` with policy "reject", and `PortError` for what
+        is no input of this graph.
         """
         assert self._handle is not None
         meant = target.as_input() if isinstance(target, (Node, BoundPort)) else target
         into = self._inputs.get(meant) if isinstance(meant, (BoundPort, str)) else None
         if into is None:  # looked up once: it takes longer than sending does
             into = self._inputs[meant] = self._graph.find_input(meant)
-        self._handle.send(into.node.name, into.name, value, timeout_s)
+        return self._handle.send(into.node.name, into.name, value, timeout_s, id)
 
     def pause(self, target: Node | BoundPort | str) -> None:
         """Let a node take no more data; a source is not pulled. Returns once it was told.

@@ -17,6 +17,7 @@ from dataclasses import astuple, dataclass, field
 
 from dflow.errors import ProtocolError
 from dflow.graph.plan import EdgePlan, Plan, WorkerId
+from dflow.message import EXTERNAL
 from dflow.report import EdgeReport, EdgeStatus, KeyStatus, NodeReport, NodeStatus
 from dflow.stats import Fates, InChannelStats, KeyStats, NodeStats, OutChannelStats, WorkerStats
 
@@ -329,7 +330,8 @@ def edge_statuses(plan: Plan, counted: Counted) -> tuple[EdgeStatus, ...]:
     for edge in used:
         # a queue shared by its channels has one capacity; lanes have one for each channel
         shared = edge.limit or (edge.policy != "block" and not (edge.keyed or edge.broadcast))
-        queues = plan.by_name[edge.sender].replicas if shared else width[edge.index]
+        senders = 1 if edge.sender == EXTERNAL else plan.by_name[edge.sender].replicas
+        queues = senders if shared else width[edge.index]
         flow = flows.get(edge.index, _Flow())
         statuses.append(_edge_status(edge, flow, edge.capacity * queues))
     return tuple(statuses)

@@ -114,6 +114,10 @@ class QueueEdge:
         queues = self._places[crc32(key) % len(self._places)].queues
         return Place(queues, key, label)
 
+    def held(self, place: Place) -> bool:
+        """Whether a sender that waits for credit should wait with a message for ``place``."""
+        return self.plan.policy == "block" and any(queue.full for queue in place.queues)
+
     def crowded(self, place: Place, size_bytes: int = 0) -> bool:
         """Whether the policy would lose or refuse something for a message there now."""
         return self.plan.policy != "block" and any(q.over(size_bytes) for q in place.queues)

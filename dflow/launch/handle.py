@@ -2,8 +2,9 @@
 
 The handle takes part in the run like a worker that runs no user code: it binds where results
 arrive, opens channels for what is sent from outside, and reports its counters, so the books
-include the messages that cross this process. User threads never touch a socket: they put
-messages into lanes and take them out of inboxes under ``plane.lock``, and wake the thread.
+include the messages that cross this process. User threads never touch a socket: they let messages
+wait on edges (`dflow.launch.sending`) and take them out of inboxes under ``plane.lock``, and wake
+the thread.
 """
 
 from __future__ import annotations
@@ -14,23 +15,23 @@ import socket
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from threading import Condition, Lock, Thread
+from threading import Condition, Thread
 from typing import Any
 
-from dflow.clock import monotonic_ns
-from dflow.errors import NodeEnded, PortError, ProtocolError
-from dflow.flow.out_edge import OutEdge
+from dflow.clock import monotonic_ns, wall_s
+from dflow.errors import NodeEnded, ProtocolError
 from dflow.graph.plan import Plan, WorkerId
 from dflow.launch.questions import Questions
 from dflow.launch.results import Piece, next_piece
+from dflow.launch.sending import GraphCode, Sending
 from dflow.message import EXTERNAL, Cancelled, strongest
-from dflow.options import DEFAULT_CAPACITY, DEFAULT_MAX_BYTES, RunOptions
+from dflow.options import RunOptions
 from dflow.report import RunReport, RunStatus
 from dflow.stats import NodeStats
 from dflow.transport.endpoint import connect_control, fresh_endpoint
 from dflow.wire import control as c
-from dflow.wire.codec import Codec
 from dflow.worker.answering import withdraw
+from dflow.worker.faults import ErrorLog
 from dflow.worker.plane import DataPlane
 
 __all__ = ["Handle"]
@@ -54,8 +55,7 @@ class Handle:
         epoch: int,
         endpoint: str,
         run_dir: str,
-        codec: Codec,
-        edge_key: Callable[[int], Callable[[Any], Any] | None],
+        code: GraphCode,
     ) -> None:
         self.phase = "waiting"
         self.report: RunReport | None = None
@@ -66,24 +66,31 @@ class Handle:
         self._options = options
         self._token = token
         self._epoch = epoch
-        self._codec = codec
-        self._codec_lock = Lock()
-        self._edge_key = edge_key
+        self._code = code
         self._run_dir = run_dir
         self.plane = DataPlane(
             plan,
             WorkerId(EXTERNAL),
             token=token,
             epoch=epoch,
-            edge_key=edge_key,
+            edge_key=lambda index: None,  # this process is at the end of every planned edge
             on_violation=self._on_violation,
+            codec=code.codec,
         )
         self.changed = Condition(self.plane.lock)
+        self._errors = ErrorLog()
         self._outbox: deque[c.Control] = deque()
         self._questions = Questions(self._post)
         self._ending: set[str] = set()  # nodes whose inputs were asked to end
-        self._sends: dict[tuple[str, str], OutEdge] = {}
-        self._opening: deque[tuple[OutEdge, Any]] = deque()
+        self._sending = Sending(
+            plan,
+            self.plane,
+            self.changed,
+            code,
+            locate=lambda node, port: self._ask(lambda n: c.Locate(n, node, port), 10.0),
+            closed=self._closed,
+            on_merge_error=self._merge_failed,
+        )
         self._drain_by_ns: int | None = None
         self._drain_sent = False
         self._drained = False
@@ -138,13 +145,10 @@ class Handle:
         origins = self._plan.origins(node)
         with self.changed:
             self._ending.update(origins)
-            edges = [edge for (name, _), edge in self._sends.items() if name in origins]
             for name in self._plan.upstream(node):  # whoever is paused there would hold it up
                 self._outbox.append(c.PauseRequest(_NOBODY_WAITS, name, 0))
             self.plane.wakeup.set()
-            self.changed.wait_for(
-                lambda: self._over or all(edge.settled or edge.closed for edge in edges), timeout_s
-            )
+            self.changed.wait_for(lambda: self._over or self._sending.settled(origins), timeout_s)
         self._obeyed(lambda number: c.DrainNodeRequest(number, node), 5.0)
 
     def cancel(self, id: str, timeout_s: float) -> Cancelled:
@@ -153,7 +157,7 @@ class Handle:
         Raises `NodeEnded` once the run is over, `TimeoutError` without an answer in time.
         """
         with self.changed:
-            here, sent = withdraw(self._sends.values(), id)
+            here, sent = withdraw(self._sending.edges.values(), id)
             self.changed.notify_all()  # there may be room for who waits to send
         rows = [list(row) for row in sent]
         if rows:
@@ -170,60 +174,19 @@ class Handle:
         if error:
             raise NodeEnded(error)
 
-    def send(self, node: str, port: str, value: Any, timeout_s: float | None) -> None:
-        """Send one message to ``node.port``; waits for credit.
+    def send(
+        self, node: str, port: str, value: Any, timeout_s: float | None, id: str | None = None
+    ) -> str:
+        """Send one message to ``node.port``, as `Sending.send` does; return its id."""
+        return self._sending.send(node, port, value, timeout_s, id)
 
-        Raises `NodeEnded`, `EncodeError`, or `TimeoutError` when no credit came in time.
-        """
-        edge = self._sends.get((node, port)) or self._open(node, port)
-        with self._codec_lock:  # a codec serves one thread at a time
-            payload = self._codec.encode(value)
-            lane = edge.lane_for(value, self._codec.encode)
-        with self.changed:
-            ready = self.changed.wait_for(
-                lambda: not lane.full or edge.closed or self._over, timeout_s
-            )
-            if edge.closed or self._over or self._drain_by_ns is not None or node in self._ending:
-                raise NodeEnded(f"{node}.{port}: the node has ended or the run is draining")
-            if not ready:
-                raise TimeoutError(
-                    f"{node}.{port}: no credit for {timeout_s:g} s; the node is not keeping up"
-                )
-            lane.push(payload)
-            lane.update()
-        self.plane.wakeup.set()
+    def _closed(self, node: str) -> bool:
+        return self._over or self._drain_by_ns is not None or node in self._ending
 
-    def _open(self, node: str, port: str) -> OutEdge:
-        planned = next(
-            (e for e in self._plan.external_edges if (e.receiver, e.input) == (node, port)), None
-        )
-        if planned is None:
-            raise PortError(
-                f"send: expected an input of a node of graph {self._plan.name!r}, got {node}.{port}"
-            )
-        rows = self._ask(lambda number: c.Locate(number, node, port), 10.0)
-        with self.plane.lock:
-            known = self._sends.get((node, port))
-            if known is not None:
-                return known
-            if not rows:
-                raise NodeEnded(f"{node}.{port}: the node has ended")
-            edge = OutEdge(
-                planned.index,
-                planned.id,
-                [number for number, _ in rows],
-                DEFAULT_CAPACITY,
-                DEFAULT_MAX_BYTES,
-                self._key_of(node, port),
-            )
-            self._sends[node, port] = edge
-            self._opening.append((edge, rows))
-        return edge
-
-    def _key_of(self, node: str, port: str) -> Callable[[Any], Any] | None:
-        """A node fed by key gets what comes from outside by the same key."""
-        keyed = [e for e in self._plan.in_edges(node) if e.input == port and e.keyed]
-        return self._edge_key(keyed[0].index) if len(keyed) == 1 else None
+    def _merge_failed(self, error: BaseException, where: str) -> None:
+        line = self._errors.line(error, where, monotonic_ns())
+        if line is not None:
+            self._outbox.append(c.Log("ERROR", wall_s(), line, __name__, 0, {"node": EXTERNAL}))
 
     def results(self, input_name: str) -> Iterator[Any]:
         """Yield what arrives for one results port until its node has ended."""
@@ -256,8 +219,8 @@ class Handle:
                 if piece is None and (self._over or all(ch.exhausted for ch in channels)):
                     return False
             self.plane.wakeup.set()  # to report what was taken
-            with self._codec_lock:
-                values.extend(piece.values(self._codec))
+            with self._code.lock:
+                values.extend(piece.values(self._code.codec))
         return True
 
     def _keep_the_last(self) -> None:
@@ -330,10 +293,11 @@ class Handle:
         if self._dealer in ready:
             while self._dealer.poll(0):
                 self._obey(self._dealer.recv())
-        while self._opening:
-            plane.outbound.add(*self._opening.popleft())
+        while self._sending.opening:
+            plane.outbound.add(*self._sending.opening.popleft())
         plane.receive(ready)
         plane.flush()
+        self._sending.looked()
         self._keep_the_last()
         owing = plane.inbound.grant(idle=not ready)
         results = plane.inbound.inputs[EXTERNAL]
@@ -342,15 +306,10 @@ class Handle:
             self._outbox.append(c.Drained())
         if self._drain_by_ns is not None and not self._drain_sent:
             left_s = math.ceil(max(0, self._drain_by_ns - monotonic_ns()) / 1e8) / 10
-            if self._settled() or not left_s:
+            if self._sending.settled() or not left_s:
                 self._outbox.append(c.DrainRequest(left_s))
                 self._drain_sent = True
         return owing
-
-    def _settled(self) -> bool:
-        return not self._opening and all(
-            edge.settled or edge.closed for edge in self.plane.outbound.edges
-        )
 
     def _obey(self, data: bytes) -> None:
         try:
