@@ -11,16 +11,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from dflow import Context, Graph, Input, Node, Priority, source
-
-
-class Switch(NamedTuple):
-    """The switch was pressed at ``pressed_s``, by the wall clock."""
-
-    on: bool
-    pressed_s: float
 
 
 @source
@@ -36,7 +28,7 @@ class Motor(Node):
     """Carries out commands while it is switched on, and counts what it refused meanwhile."""
 
     commands = Input(float)
-    switch = Input(Switch, priority=Priority.CONTROL)
+    switch = Input(tuple[bool, float], priority=Priority.CONTROL)
 
     def __init__(self) -> None:
         self.on = False
@@ -52,11 +44,11 @@ class Motor(Node):
             self.refused += 1
 
     @switch.handler
-    def change(self, switch: Switch) -> None:
-        """Start or stop at once."""
-        self.on = switch.on
-        late_ms = (time.time() - switch.pressed_s) * 1000
-        word = "on" if switch.on else "off"
+    def change(self, pressed: tuple[bool, float]) -> None:
+        """Start or stop at once; the message says when the switch was pressed."""
+        self.on, pressed_s = pressed
+        late_ms = (time.time() - pressed_s) * 1000
+        word = "on" if self.on else "off"
         print(f"{word} {late_ms:.1f} ms after the switch was pressed, {self.counts()}", flush=True)
         self.refused = 0
 
@@ -74,9 +66,9 @@ graph = Graph("kill-switch", planner() >> motor.commands)
 
 if __name__ == "__main__":
     with graph.start() as run:
-        run.send(motor.switch, Switch(True, time.time()))
+        run.send(motor.switch, (True, time.time()))
         time.sleep(0.5)
-        run.send(motor.switch, Switch(False, time.time()))
+        run.send(motor.switch, (False, time.time()))
         time.sleep(0.2)
         run.stop()
         report = run.wait(timeout_s=30)
