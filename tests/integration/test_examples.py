@@ -103,3 +103,19 @@ def test_the_ordered_map_gives_results_in_order_from_several_replicas() -> None:
     ((work, wall),) = found(r"(.*) s of work done in (.*) s", lines)
     assert float(work) > 1.0
     assert float(wall) > 0
+
+
+def test_each_customer_is_served_in_order_and_none_waits_for_another() -> None:
+    lines = run_example("per_customer_fifo.py")
+    served = found(r"(\w+) (\d+) (served|given up)", lines)
+    numbers: dict[str, list[int]] = {}
+    for customer, number, _ in served:
+        numbers.setdefault(customer, []).append(int(number))
+    assert numbers["bob"] == [1, 2, 3]
+    assert numbers["eve"] == [1, 2]
+    assert numbers["ann"] == [1, 3, *range(4, 13)]
+    assert {customer for customer, _, _ in served[:5]} == {"bob", "eve"}
+    assert ("ann", "1", "given up") in served
+    outcomes = [words for (words,) in found(r".* cancelled .*: (\w+)$", lines)]
+    assert outcomes == ["cancelled", "done", "handling"]
+    assert any(line.endswith("then refused: 10 of 10 waiting") for line in lines)
