@@ -150,7 +150,7 @@ class InChannel:
                     f"edge {self.edge_id}: expected a number beyond {last}, got {number}"
                 )
             last = number
-        if notes.withdrawn and not self._numbered:
+        if notes.withdrawn and not self._numbered and self.merge is None:
             raise ProtocolError(f"edge {self.edge_id}: expected no withdrawn messages")
         if notes.ages_ns and self._ttl_ns is None:
             raise ProtocolError(f"edge {self.edge_id}: expected no ages, it has no ttl_s")

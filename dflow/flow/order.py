@@ -73,8 +73,7 @@ class Merge:
     """The channels of one tagged edge at one of its receivers, put in order.
 
     Channels are named by their position. ``numbering``: the receiver is ordered itself, so each
-    message gets the number it has in the merged stream of all receivers together; then a gap is
-    only skipped once every channel has ended, because what follows it cannot be numbered before.
+    message gets the number it has in the merged stream of all receivers together.
     """
 
     __slots__ = ("_before", "_completed", "_lines", "_numbering", "edge_id", "expected")
@@ -205,16 +204,19 @@ class Merge:
         """Return the number to go on with when nobody can bring the expected one any more.
 
         Channels are ascending: one that has ended, or whose first result or last completion is
-        beyond the expected number, brings none. None while one may.
+        beyond the expected number, brings none. None while one may. To number what follows, the
+        completions must be known, too, and these come after the results.
         """
         smallest: int | None = None
         for line in self._lines:
-            first = line.first
-            if first == UNTAGGED:
-                if line.ended:
-                    continue
-                first = line.completed + 1  # what comes is not before that
-            if first <= self.expected or (self._numbering and not line.ended):
+            least = line.first
+            if not line.ended:
+                told = line.completed + 1
+                if least == UNTAGGED or (self._numbering and told < least):
+                    least = told
+            if least == UNTAGGED:
+                continue
+            if least <= self.expected:
                 return None
-            smallest = first if smallest is None else min(smallest, first)
+            smallest = least if smallest is None else min(smallest, least)
         return smallest

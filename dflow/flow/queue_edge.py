@@ -389,7 +389,7 @@ class QueueEdge:
         for item in self._ids.of(id):
             if item.queue is not None:
                 outcome = Cancelled.CANCELLED
-                if self._by_offer:  # its number must arrive
+                if self._by_offer or item.tag is not None:  # its number, or place, must arrive
                     item.void = True
                 else:
                     item.queue.drop(item, "cancelled")

@@ -110,7 +110,8 @@ class EdgePlan:
 
         A queue for all channels gives them when it sends, and one that may lose messages, too.
         """
-        return self.numbered and self.keyed and self.policy == "block" and not self.limit
+        lossless = self.policy == "block" and self.ttl_s is None
+        return self.numbered and self.keyed and lossless and not self.limit
 
     @property
     def window(self) -> int:
