@@ -1,44 +1,51 @@
-"""How many messages a channel needs in flight: as few as keep its receiver busy.
+"""How many messages a channel needs in flight: about four milliseconds of its receiver's work.
 
 What is in flight can no longer be dropped, merged, or given to another replica. A window that is
 always full would send everything to a slow receiver at once; a window of one would make a fast one
-wait for each report. So the allowance starts at one, doubles when the receiver ran dry while
-messages waited for it, and halves when it stays more than half unused. (The idea is that of
-TCP Vegas: measure the queue at the far end, and keep it short.)
+wait for each report. So the sender measures how long the receiver takes for a message, while it
+has any, and allows as many as it takes for in `TARGET_NS`, at least one.
+
+Doubling the allowance whenever the receiver runs dry was tried and is not enough: with few
+messages in flight a receiver reports every few, never runs dry, and spends its time on reports.
 """
 
 from __future__ import annotations
 
 __all__ = ["Allowance"]
 
-WATCHED = 8
-"""Reports over which an allowance must stay half unused to be halved."""
+TARGET_NS = 4_000_000
+"""Several turns of a receiver, and many times what a report takes."""
+
+GROWTH = 4
+"""Times as many as before, at most: one short report proves little."""
 
 
 class Allowance:
     """The allowance of one channel, ``most`` at most; ``size`` is what it is now."""
 
-    __slots__ = ("_lowest", "_most", "_reports", "size")
+    __slots__ = ("_most", "_since_ns", "_taken", "size")
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._since_ns = 0
+        self._taken = 0
         self.size = 1
-        self._lowest = most
-        self._reports = 0
 
-    def reported(self, in_flight: int, waiting: bool) -> None:
-        """Adapt to a report: so many were left in flight, and whether more were waiting."""
-        if in_flight == 0 and waiting:
-            self.size = min(self._most, 2 * self.size)
-            self._watch()
+    def sending(self, in_flight: int, now: int) -> None:
+        """Note that something leaves; the receiver has nothing else to do if none is in flight."""
+        if in_flight == 0:
+            self._since_ns = now
+
+    def look(self, taken: int, in_flight: int, now: int) -> None:
+        """Adapt to what was reported: ``taken`` in total, and how many are left in flight."""
+        count = taken - self._taken
+        if count == 0:
             return
-        self._lowest = min(self._lowest, in_flight)
-        self._reports += 1
-        if self._reports == WATCHED:
-            if 2 * self._lowest > self.size:
-                self.size = max(1, self.size // 2)
-            self._watch()
-
-    def _watch(self) -> None:
-        self._reports = 0
-        self._lowest = self._most
+        elapsed = max(1, now - self._since_ns)
+        self._taken = taken
+        self._since_ns = now
+        wanted = min(count * TARGET_NS // elapsed, GROWTH * self.size, self._most)
+        if wanted >= self.size:
+            self.size = wanted
+        elif in_flight > 0:  # who has nothing left may have been faster than it looks
+            self.size = max(1, wanted, self.size // 2)

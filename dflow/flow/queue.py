@@ -121,13 +121,16 @@ class Queue:
             ]
         return rooms
 
-    def credited(self, channel: int) -> None:
-        """Take note that credit came back for ``channel``."""
+    def adapt(self, now: int) -> None:
+        """Allow as many in flight as the receivers' reports say they need."""
+        for allowance, w in zip(self.allowances, self.windows, strict=False):
+            allowance.look(w.taken, w.sent - w.taken, now)
+
+    def sending(self, channel: int, now: int) -> None:
+        """Note that something is about to leave by a channel (its position)."""
         if self.allowances:
             at = self.channels.index(channel)
-            in_flight = self.windows[at].sent - self.windows[at].taken
-            self.allowances[at].reported(in_flight, len(self.line) > 0)
-        self.update()
+            self.allowances[at].sending(self.windows[at].sent - self.windows[at].taken, now)
 
     def update(self) -> None:
         """Say when emit should have the wire looked at next."""

@@ -186,19 +186,22 @@ class QueueEdge:
         for queue in self._queues:
             queue.expire(now)
             if queue.line:
-                deal = self._deal_by_key if self.plan.limit else self._deal
-                cuts += [self._cut(at, items, now) for at, items in deal(queue)]
+                queue.adapt(now)
+                dealt = self._deal_by_key(queue) if self.plan.limit else self._deal(queue, now)
+                cuts += [self._cut(at, items, now) for at, items in dealt]
             if self._news:
                 self._tell(queue, cuts)
         self._update()
         return cuts
 
-    def _deal(self, queue: Queue) -> Iterator[tuple[int, list[Item]]]:
+    def _deal(self, queue: Queue, now: int) -> Iterator[tuple[int, list[Item]]]:
         """Take out what goes next, and say by which channel."""
         line = queue.line
         shares = share_out(min(len(line), self._ahead(queue)), queue.rooms(), queue.first)
         queue.first = (queue.first + 1) % len(shares)
         for at, share in zip(queue.channels, shares, strict=True):
+            if share > 0:
+                queue.sending(at, now)
             while share > 0 and (items := self._batch(queue, at, min(share, MAX_BATCH))):
                 share -= len(items)
                 yield at, items
@@ -345,8 +348,7 @@ class QueueEdge:
         window = self.windows[at]
         before = window.done
         if window.report(taken, taken_bytes, done):
-            queue = self._queues[at if len(self._queues) > 1 else 0]
-            queue.credited(at)
+            self._queues[at if len(self._queues) > 1 else 0].update()
         flights = self._flights[at]
         for sequence in (*range(before, window.done), *beyond):
             item = flights.pop(sequence, None)
