@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dflow import Context, Graph, Input, Node, Output, Priority, edge, node
-from tests.integration.flows import Inlet, collect, count, endless, keep
+from dflow import Cancelled, Context, Graph, Input, Node, Output, Priority, edge, node
+from tests.integration.flows import Inlet, await_file, collect, count, endless, keep
 
 pytestmark = pytest.mark.timeout(30)
 N = 600
@@ -277,6 +278,69 @@ def test_messages_sent_from_outside_are_kept_in_order() -> None:
         report = run.wait(20)
     assert values == list(range(300))
     assert report.balances, report.imbalances
+
+
+class Held(Node):
+    """Passes on what is sent to it, the first two not before ``path`` exists."""
+
+    data = Input(int, required=False)
+    out = Output()
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    @data.handler
+    def handle(self, x: int) -> int:
+        if x < 2:
+            self.path.with_name(str(x)).touch()
+            await_file(self.path)
+        return x
+
+
+def test_messages_sent_straight_to_an_ordered_node_are_kept_in_order(tmp_path: Path) -> None:
+    door = tmp_path / "door"
+    door.touch()
+    stage = ordered(Held(str(door)), 3)
+    with Graph("straight", stage).start(results=[stage]) as run:
+        for x in range(300):
+            run.send(stage.data, x)
+        run.stop()
+        values = list(run.results())
+        report = run.wait(20)
+    assert values == list(range(300))
+    assert report.balances, report.imbalances
+
+
+def test_cancelled_messages_leave_no_gap(tmp_path: Path) -> None:
+    door = tmp_path / "door"
+    stage = ordered(Held(str(door)), 2)
+    with Graph("cancelled", stage).start(results=[stage]) as run:
+        ids = [run.send(stage.data, x) for x in range(20)]
+        for x in range(2):
+            await_file(tmp_path / str(x))  # both replicas have their hands full
+        found = [run.cancel(ids[x]) for x in (3, 4, 5, 12, 19, 0)]
+        door.touch()
+        run.stop()
+        values = list(run.results())
+        report = run.wait(20)
+    assert found == [Cancelled.CANCELLED] * 5 + [Cancelled.HANDLING]
+    assert values == [x for x in range(20) if x not in (3, 4, 5, 12, 19)]
+    assert report.balances, report.imbalances
+    assert report.edge("run->held.data").cancelled == 5
+
+
+def test_messages_too_old_leave_no_gap() -> None:
+    @node
+    def naps(x: int) -> int:
+        if x < 2:
+            time.sleep(0.5)
+        return x
+
+    last = ordered(naps(), 2)
+    chain = count(40) >> edge(ttl_s=0.2) >> last
+    values, report = collect(Graph("expired", chain), last)
+    assert values == [0, 1]
+    assert report.edge("count.out->naps.in").expired == 38
 
 
 def test_a_drain_in_the_middle_ends_with_everything_before_it() -> None:
