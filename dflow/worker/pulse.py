@@ -82,6 +82,7 @@ class Pulse:
         self._broken_ns: int | None = None
         self._gone_ns: int | None = None
         self._outbox: deque[c.Control] = deque()
+        self._introduced = False
         self._logs = 0
         self._lost_logs = 0
         self._stats_interval_s = stats_interval_s
@@ -187,7 +188,7 @@ class Pulse:
         beats_since_work = 0
         interval_ns = int(self._stats_interval_s * 1e9)
         heard = monotonic_ns()
-        next_stats = heard + interval_ns  # the first word is Hello
+        next_stats = heard + interval_ns
         while not self._leaving:
             self.quiet = beats_since_work > QUIET_BEATS
             if self.in_user_code:  # read after writing `quiet`: one side always sees the other
@@ -201,7 +202,7 @@ class Pulse:
             self._beat(now)
             self._send()
             beats_since_work = 0 if self._worked() else beats_since_work + 1
-            if now >= next_stats:
+            if now >= next_stats and self._introduced:
                 next_stats = now + interval_ns
                 self._report()
             if self._watch is not None:
@@ -292,6 +293,7 @@ class Pulse:
             if isinstance(message, c.Log):
                 self._logs -= 1
             self._socket.send(c.encode(message))
+            self._introduced = True  # the first word is Hello, however late it is posted
         if self._lost_logs:
             text = f"{self._lost_logs} log records were lost: too many at once"
             self._lost_logs = 0
