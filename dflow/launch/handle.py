@@ -122,7 +122,12 @@ class Handle:
         self._post(c.AbortRequest(reason))
 
     def status(self, timeout_s: float = 5.0) -> RunStatus:
-        """Return the coordinator's view; raises `TimeoutError` if it does not answer."""
+        """Return the coordinator's view; raises `TimeoutError` if it does not answer.
+
+        It includes everything that was sent from here before.
+        """
+        with self.plane.lock:
+            self._post(c.Stats(self._stats()))
         reply = self._ask(lambda number: c.StatusRequest(number), timeout_s)
         return RunStatus.from_dict(reply)
 
