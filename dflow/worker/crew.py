@@ -7,14 +7,14 @@ when its own inputs do. What they share is the thread, so they take turns:
 * Messages come first, from one ready queue over the channels of all nodes (weighted bands, in
   turn within a band); a node that waits or is held is passed over, but for control messages.
 * What needs no message (a source, a generator that got its credit) is next when there are no
-  messages, and after as many turns as there are nodes even if there are: so messages usually run
+  messages, and after `PATIENCE` turns for each node even if there are: so messages usually run
   through all nodes before a source makes new ones, and still no source starves.
 * A tick is called when it is due, after the turn at hand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import TYPE_CHECKING
 
 from dflow.clock import monotonic_ns
@@ -29,12 +29,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Crew"]
 
+PATIENCE = 8
+"""Turns for each node before a source has one although there are messages: the smaller, the more
+messages pile up between nodes of unequal cost."""
+
 
 class Crew:
-    """The nodes of one worker, in topological order."""
+    """The nodes of one worker, in topological order. ``commands``: those not obeyed yet."""
 
-    def __init__(self, works: Sequence[Work], me: WorkerId, plane: DataPlane) -> None:
+    def __init__(
+        self, works: Sequence[Work], me: WorkerId, plane: DataPlane, commands: Sized
+    ) -> None:
         self._works = tuple(works)
+        self._commands = commands
         self._plane = plane
         self._running = list(works)  # have not reached their end
         self._ending: list[Work] = []  # on_end was called; what they emitted is not all sent
@@ -110,15 +117,27 @@ class Crew:
         return [work for work in self._works if node in ("", work.name)]
 
     def step(self) -> None:
-        """Run one turn of user code, whoever's turn it is; then ticks, and what has ended."""
+        """Run user code for about one turn, whoever's turn it is; then ticks, and what has ended.
+
+        What passes between the nodes needs no look at the sockets: so nodes follow each other
+        until a turn's time is over, or there is a command.
+        """
         for work in self._running:
             work.look_at_credit()
-        patience = len(self._works)
-        if not (self._turns < patience and self._message()) and not self._drive():
-            self._message()
+        until_ns = monotonic_ns() + self._works[0].turn_ns
+        while self._turn() and not self._commands and monotonic_ns() < until_ns:
+            self._plane.flush()
+            if self.raised is not None:
+                break
         for work in self._running:
             work.tick()
         self._end_who_is_done()
+
+    def _turn(self) -> bool:
+        """Let the next node do something; return whether there was anything to do."""
+        if self._turns < PATIENCE * len(self._works) and self._message():
+            return True
+        return self._drive() or self._message()
 
     def _message(self) -> bool:
         """Give the next channel its turn; return whether there was one."""

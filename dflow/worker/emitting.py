@@ -118,17 +118,19 @@ def emit_locally(
     edge, attend = direct.edge, direct.attend
     pending = edge.pending
     append = pending.append
-    mark = edge.mark
     left = most
+    step = budget = max(1, min(left, edge.mark - len(pending)))  # until there is more to look at
     for result in results:
         if result is not None:
             if type(result) is GeneratorType:
                 raise ReturnedGenerator(result)
             append(result)
-            if len(pending) >= mark:
+        budget -= 1
+        if gate.shut or budget <= 0:
+            left -= step - budget
+            if len(pending) >= edge.mark:
                 attend()
-                mark = edge.mark
-        left -= 1
-        if gate.shut or left <= 0:
-            return most - left, False
-    return most - left, True
+            if gate.shut or left <= 0:
+                return most - left, False
+            step = budget = max(1, min(left, edge.mark - len(pending)))
+    return most - left + step - budget, True

@@ -159,7 +159,7 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
         Work(node, ctx, plane, pulse, codec, check_types=checks, events=events)
         for node, ctx in zip(nodes, contexts, strict=True)
     ]
-    work = works[0] if len(works) == 1 else Crew(works, worker, plane)
+    work = works[0] if len(works) == 1 else Crew(works, worker, plane, pulse.commands)
     loop = WorkerLoop(work, plane, pulse, contexts[0], _endpoints(config))
     interrupt = install_interrupt(_interrupter(pulse))
     pulse.attach(plane, work.stats, interrupt, loop.leave, work.told_to_end)

@@ -41,7 +41,7 @@ __all__ = ["Work"]
 
 
 class Work:
-    """The user code of one replica. ``tasks`` and ``dispatch`` run its handlers.
+    """The user code of one replica. ``tasks`` and ``dispatch`` run its handlers, for ``turn_ns``.
 
     ``events``: the worker's asyncio loop, made here if several nodes do not share one.
     """
@@ -87,7 +87,7 @@ class Work:
             if isinstance(edge, QueueEdge):
                 edge.on_merge_error = self._code.say
         prompt = any(map(plane.plan.takes_control, plane.inbound.inputs))
-        self._turn_ns = PROMPT_TURN_NS if prompt else TURN_NS
+        self.turn_ns = PROMPT_TURN_NS if prompt else TURN_NS
         self.dispatch = Dispatcher(
             self._handlers,
             self._emit,
@@ -95,7 +95,7 @@ class Work:
             plane.gate,
             self._code.failed,
             self._direct,
-            self._turn_ns,
+            self.turn_ns,
             order,
         )
         plane.canceller.watch(self.dispatch)
@@ -148,7 +148,7 @@ class Work:
                 self._code.failed,
                 self._waits,
                 self._order,
-                self._turn_ns,
+                self.turn_ns,
                 self._events(),
             )
             self._plane.canceller.watch(tasks=self.tasks)
