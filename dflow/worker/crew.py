@@ -48,6 +48,7 @@ class Crew:
         self._started: list[Work] = []
         self._drivers = list(works)  # whoever needs no message, in turn
         self._turns = 0  # of messages since one that needed none
+        self._interruptible: list[Work] = []
         self._failed: HookRaised | None = None
         by_name = {work.name: work for work in works}
         plan = plane.plan
@@ -176,8 +177,13 @@ class Crew:
 
     def told_to_end(self, node: str = "") -> bool:
         """Tell user code that the run drains; return whether it may be interrupted for that."""
-        told = [work.told_to_end() for work in self._told(node)]
-        return any(told)
+        told = [work for work in self._told(node) if work.told_to_end()]
+        self._interruptible += told
+        return bool(told)
+
+    def interruptible(self) -> bool:
+        """Whether the code that runs now may be interrupted for a drain: not that of others."""
+        return any(work.running for work in self._interruptible)
 
     def close_inputs(self, node: str = "") -> None:
         """End the source ``node``, or its inputs if only the outside feeds them; "": of all."""

@@ -162,7 +162,7 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
     work = works[0] if len(works) == 1 else Crew(works, worker, plane, pulse.commands)
     loop = WorkerLoop(work, plane, pulse, contexts[0], _endpoints(config))
     interrupt = install_interrupt(_interrupter(pulse))
-    pulse.attach(plane, work.stats, interrupt, loop.leave, work.told_to_end)
+    pulse.attach(plane, work.stats, interrupt, loop.leave, work.told_to_end, work.interruptible)
     try:
         loop.run()
         return _leave(loop.left or "")

@@ -87,7 +87,9 @@ class Pulse:
         self._lost_logs = 0
         self._stats_interval_s = stats_interval_s
         self._collect: Callable[[], WorkerStats] | None = None
-        self._told_to_end: Callable[[], bool] = lambda: False
+        self._told_to_end: Callable[[str], bool] = lambda node: False
+        self._interruptible: Callable[[], bool] = lambda: True
+        self._now_or_never = False  # the run is over: whatever runs is to be interrupted
         self._interrupt: Callable[[], None] = lambda: None
         self._lost: Callable[[str], None] = lambda reason: None
         self._interrupt_at: int | None = None
@@ -108,14 +110,17 @@ class Pulse:
         collect: Callable[[], WorkerStats],
         interrupt: Callable[[], None],
         lost: Callable[[str], None],
-        told_to_end: Callable[[], bool] = lambda: False,
+        told_to_end: Callable[[str], bool] = lambda node: False,
+        interruptible: Callable[[], bool] = lambda: True,
     ) -> None:
         """Look after ``plane`` from now on.
 
-        ``lost`` is called when the coordinator is; ``told_to_end`` at a drain, and returns
-        whether user code that goes on for too long is to be interrupted.
+        ``lost`` is called when the coordinator is; ``told_to_end`` at a drain of a node ("": of
+        all), and returns whether user code that goes on for too long is to be interrupted for
+        that; ``interruptible`` whether the code that runs right now is what was meant.
         """
         self._told_to_end = told_to_end
+        self._interruptible = interruptible
         self._collect = collect
         self._interrupt = interrupt
         self._lost = lost
@@ -152,6 +157,7 @@ class Pulse:
         and not sent would be lost.
         """
         due = self._interrupt_at is not None and self.in_user_code
+        due = due and (self._now_or_never or self._interruptible())
         if not due or (self._plane is not None and self._plane.lock.locked()):
             return False
         self._interrupt_at = None
@@ -223,6 +229,7 @@ class Pulse:
 
     def _gone(self, now: int, reason: str) -> None:
         self._gone_ns = self._interrupt_at = now
+        self._now_or_never = True
         self._lost(reason)
 
     def _receive(self, now: int) -> None:
@@ -233,9 +240,8 @@ class Pulse:
                 continue  # the coordinator notices that it gets no answer
             if isinstance(command, c.Ping) or self._answered(command):
                 continue
-            if isinstance(command, c.Abort) or (
-                isinstance(command, (c.Drain, c.DrainNode)) and self._told_to_end()
-            ):
+            self._now_or_never |= isinstance(command, c.Abort)
+            if isinstance(command, c.Abort) or self._ends_user_code(command):
                 self._interrupt_at = now + int(INTERRUPT_AFTER_S * 1e9)
             self.commands.append(command)
             self._arrived.set()
@@ -257,6 +263,14 @@ class Pulse:
         if said is not None:
             self._outbox.append(said)
         return said is not None
+
+    def _ends_user_code(self, command: c.Control) -> bool:
+        match command:
+            case c.Drain():
+                return self._told_to_end("")
+            case c.DrainNode(node):
+                return self._told_to_end(node)
+        return False
 
     def _worked(self) -> bool:
         """Whether user code runs, or has run since the last beat (each turn ends in a flush)."""

@@ -168,6 +168,11 @@ class Work:
         return self._inputs.fed
 
     @property
+    def running(self) -> bool:
+        """Whether the user code that runs now, or ran last, is this node's."""
+        return self._plane.running is self._outputs
+
+    @property
     def flushed(self) -> bool:
         """Whether all it has emitted is on its way, and nothing more to come waits for credit."""
         return not self.dispatch.paused and not self._outputs.unsent
@@ -337,6 +342,10 @@ class Work:
         """Tell user code that the run drains; return whether it may be interrupted for that."""
         self._ctx.stop()
         return self._feed is not None and not self._ctx.watched
+
+    def interruptible(self) -> bool:
+        """Whether the code that runs now may be interrupted for a drain: it is this node's."""
+        return True
 
     def close_inputs(self, node: str = "") -> None:
         """End the source, or the inputs that only the outside feeds."""
