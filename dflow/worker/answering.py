@@ -7,6 +7,7 @@ means that user code is running, else by the main thread between two turns.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
 from dflow.flow.queue_edge import QueueEdge
@@ -24,7 +25,12 @@ Question = c.Find | c.Cancel
 def answer(plane: DataPlane, question: Question) -> c.Found | c.Outcome | None:
     """Return the answer to a question; None: ask again when the turn of user code is over."""
     if isinstance(question, c.Find):
+        keeping = [order for order in plane.outbound.orders if order.keeps(question.id)]
+        if keeping and current_thread() is not main_thread():
+            return None  # it may be leaving at this moment
         found, rows = withdraw(plane.outbound.edges, question.id)
+        if any([order.cancel(question.id) for order in keeping]):  # of each
+            found = strongest((found, Cancelled.CANCELLED))
         return c.Found(question.request, found.value, [list(row) for row in rows])
     outcome = plane.canceller.cancel(question.channel, question.sequence)
     return None if outcome is None else c.Outcome(question.request, outcome.value)

@@ -75,9 +75,17 @@ class Offering:
         return Prepared(value, payload, lanes, places)
 
     def commit(
-        self, prepared: Prepared, *, id: str | None = None, tag: tuple[int, int] | None = None
+        self,
+        prepared: Prepared,
+        *,
+        id: str | None = None,
+        tag: tuple[int, int] | None = None,
+        cancelled: bool = False,
     ) -> None:
-        """Emit what `prepare` returned; raises `EdgeFull`, and then it is on no edge."""
+        """Emit what `prepare` returned; raises `EdgeFull`, and then it is on no edge.
+
+        ``cancelled``: what has ``id`` was cancelled before, so it is withdrawn at once.
+        """
         value, payload, lanes, places = prepared
         size = len(payload)
         refused: EdgeFull | None = None
@@ -98,5 +106,7 @@ class Offering:
                 tagged = tag if edge.plan.tagged else None
                 said: Any = Ref(value) if edge.plan.local else payload
                 wanted = edge.offer(said, place, now, id=id, tag=tagged) or wanted
+                if cancelled and id is not None:
+                    edge.withdraw(id)
             if wanted:
                 self._plane.pump()

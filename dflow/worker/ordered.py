@@ -33,6 +33,18 @@ _slot: ContextVar[Slot | None] = ContextVar("slot", default=None)
 """Of the input at hand; each asyncio task has its own."""
 
 
+class Kept:
+    """A result that waits for its turn. ``cancelled``: nobody is to see it."""
+
+    __slots__ = ("cancelled", "id", "offering", "prepared")
+
+    def __init__(self, offering: Offering, prepared: Prepared, id: str | None) -> None:
+        self.offering = offering
+        self.prepared = prepared
+        self.id = id
+        self.cancelled = False
+
+
 class Slot:
     """One input in the line. ``origin`` numbers its results, ``kept`` are those not let out yet."""
 
@@ -40,7 +52,7 @@ class Slot:
 
     def __init__(self, number: int | None, finished: Callable[[], None] | None) -> None:
         self.origin = Origin(number)
-        self.kept: list[tuple[Offering, Prepared, str | None]] = []
+        self.kept: list[Kept] = []
         self.ended = False
         self.finished = finished
 
@@ -79,9 +91,9 @@ class Order:
         line = self._line
         while line:
             first = line[0]
-            for offering, prepared, id in first.kept:
-                self._let_out(first, offering, prepared, id)
-            first.kept = []
+            for kept in first.kept:
+                self._let_out(first, kept)
+            first.kept = []  # not before: `keeps` is asked by another thread
             if not first.ended:
                 return
             line.popleft()
@@ -98,13 +110,29 @@ class Order:
         elif slot is self._line[0]:
             offering.commit(prepared, id=id, tag=slot.origin.tag(offering.output))
         else:
-            slot.kept.append((offering, prepared, id))
+            slot.kept.append(Kept(offering, prepared, id))
 
-    def _let_out(self, slot: Slot, offering: Offering, prepared: Prepared, id: str | None) -> None:
+    def _let_out(self, slot: Slot, kept: Kept) -> None:
+        offering = kept.offering
+        tag = slot.origin.tag(offering.output)
         try:
-            offering.commit(prepared, id=id, tag=slot.origin.tag(offering.output))
+            offering.commit(kept.prepared, id=kept.id, tag=tag, cancelled=kept.cancelled)
         except EdgeFull as error:
             self._on_error(error, "handler")
+
+    def keeps(self, id: str) -> bool:
+        """Whether a result with this id may be waiting for its turn; from any thread."""
+        return any(kept.id == id for slot in list(self._line) for kept in list(slot.kept))
+
+    def cancel(self, id: str) -> bool:
+        """Cancel results with this id that wait for their turn; return whether any does.
+
+        Only between turns of user code.
+        """
+        found = [kept for slot in self._line for kept in slot.kept if kept.id == id]
+        for kept in found:
+            kept.cancelled = True
+        return bool(found)
 
     @property
     def news(self) -> bool:

@@ -54,15 +54,24 @@ class Output:
         self.credit = 1 << 30
         self.full = False
         self.sent: list[Sent] = []
+        self.withdrawn: list[str | None] = []
 
     def prepare(self, value: Any) -> Prepared:
         """Freeze a value."""
         return Prepared(value, CODEC.encode(value), [], [])
 
     def commit(
-        self, prepared: Prepared, *, id: str | None = None, tag: tuple[int, int] | None = None
+        self,
+        prepared: Prepared,
+        *,
+        id: str | None = None,
+        tag: tuple[int, int] | None = None,
+        cancelled: bool = False,
     ) -> None:
         """Send."""
+        if cancelled:
+            self.withdrawn.append(id)
+            return
         if self.full:
             raise EdgeFull("b.out->c.in", 1, 1)
         self.sent.append((CODEC.decode(prepared.payload), tag))
@@ -439,3 +448,25 @@ def test_a_result_refused_when_its_turn_comes_is_an_error(doors: Doors, made: li
     assert isinstance(bench.raised[0], EdgeFull)
     assert bench.output.sent == [(2, (2, 0))]
     assert bench.completed == [0, 1, 2]
+
+
+def test_a_result_that_waits_for_its_turn_can_be_cancelled(doors: Doors, made: list[Bench]) -> None:
+    async def handler(value: int) -> None:
+        bench.emit(value, id=f"id {value}")
+        await doors.wait(value)
+        bench.emit(value)
+
+    bench = Bench(handler)
+    made.append(bench)
+    bench.feed([0, 1, 2])
+    bench.start()
+    bench.until(lambda: len(doors.waiting) == 3)
+    assert not bench.order.keeps("id 0")  # it has left
+    assert bench.order.keeps("id 1")
+    assert bench.order.cancel("id 1")
+    for name in range(3):
+        doors[name].set()
+    bench.until(lambda: not bench.tasks.active)
+    assert bench.values == [0, 0, 1, 2, 2]
+    assert bench.output.withdrawn == ["id 1"]
+    assert not bench.order.cancel("id 1")
