@@ -226,10 +226,10 @@ class QueueEdge:
         return items
 
     def _deal_by_key(self, queue: Queue) -> Iterator[tuple[int, list[Item]]]:
-        """Give each message that may go to the channel with most hands free."""
+        """Give each message that may go to the channel with most hands free, in order."""
         windows, line = self.windows, queue.line
         count = len(windows)
-        dealt: dict[int, list[Item]] = {}
+        batch: list[Item] = []
         while (item := line.next) is not None:
             size = len(item.payload)
             free = [
@@ -241,14 +241,14 @@ class QueueEdge:
                 break
             at = min(free)[2]
             queue.first = (at + 1) % count
+            if batch and (batch[0].channel != at or (batch[0].tag is None) != (item.tag is None)):
+                yield batch[0].channel, batch
+                batch = []
             line.send(item)
             self._fly(at, [item], size)
-            batch = dealt.setdefault(at, [])
-            if batch and (batch[0].tag is None) != (item.tag is None):
-                yield at, dealt.pop(at)
-                batch = dealt.setdefault(at, [])
             batch.append(item)
-        yield from dealt.items()
+        if batch:
+            yield batch[0].channel, batch
 
     def _fly(self, at: int, items: Sequence[Item], size_bytes: int) -> None:
         """Count messages as sent by a channel, and number them."""
@@ -268,26 +268,25 @@ class QueueEdge:
         window.spend(len(items), size_bytes)
 
     def _cut(self, at: int, items: list[Item], now: int) -> Cut:
-        plan = self.plan
-        notes = NO_NOTES
-        tagged = items[0].tag is not None
-        if tagged or plan.numbered or plan.ttl_s is not None:
-            tags = [item.tag for item in items if item.tag is not None]
-            notes = Notes(
-                numbers=[item.number for item in items] if plan.numbered else (),
-                tags=[tag for tag, _ in tags],
-                places=[place for _, place in tags],
-                ages_ns=(
-                    [max(0, now - item.emitted_ns) for item in items]
-                    if plan.ttl_s is not None
-                    else ()
-                ),
-                withdrawn=[at for at, item in enumerate(items) if item.void],
-            )
         payloads = [item.payload for item in items]
+        notes = self._notes(items, now)
         for item in items:
             item.payload = b""  # what is remembered until it is done is not its contents
         return Cut(self.channels[at], items[0].sequence, payloads, notes)
+
+    def _notes(self, items: list[Item], now: int) -> Notes:
+        plan = self.plan
+        tags = [item.tag for item in items if item.tag is not None]
+        if not (tags or plan.numbered or plan.ttl_s is not None):
+            return NO_NOTES
+        ages = [max(0, now - item.emitted_ns) for item in items] if plan.ttl_s is not None else ()
+        return Notes(
+            numbers=[item.number for item in items] if plan.numbered else (),
+            tags=[number for number, _ in tags] or (),
+            places=[place for _, place in tags] or (),
+            ages_ns=ages,
+            withdrawn=[at for at, item in enumerate(items) if item.void] or (),
+        )
 
     def _tell(self, queue: Queue, cuts: list[Cut]) -> None:
         """Add to ``cuts`` which inputs are complete, as far as everything of them is in flight."""
