@@ -29,8 +29,9 @@ def answer(plane: DataPlane, question: Question) -> c.Found | c.Outcome | None:
         if keeping and current_thread() is not main_thread():
             return None  # it may be leaving at this moment
         found, rows = withdraw(plane.outbound.edges, question.id)
-        if any([order.cancel(question.id) for order in keeping]):  # of each
-            found = strongest((found, Cancelled.CANCELLED))
+        for order in keeping:
+            if order.cancel(question.id):
+                found = strongest((found, Cancelled.CANCELLED))
         return c.Found(question.request, found.value, [list(row) for row in rows])
     outcome = plane.canceller.cancel(question.channel, question.sequence)
     return None if outcome is None else c.Outcome(question.request, outcome.value)
