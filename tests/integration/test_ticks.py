@@ -215,11 +215,17 @@ def paced_source() -> Graph:
     return Graph("paced", source.out >> swallow())
 
 
+def fused() -> Graph:
+    busy = ticking(Busy())
+    graph = Graph("fused", endless() >> busy.data, busy.out >> swallow())
+    return graph.fuse("endless", "beating", "swallow")
+
+
 @pytest.mark.parametrize(
     "make",
     [
         idle, async_tick, fast_handlers, slow_handlers, tasks, long_tasks, fast_source,
-        eager_source, paced_source,
+        eager_source, paced_source, fused,
     ],
 )  # fmt: skip
 def test_ticks_keep_their_cadence(make: Callable[[], Graph], tmp_path: Path) -> None:
