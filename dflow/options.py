@@ -184,7 +184,7 @@ class RunOptions:
     first process to all nodes ready. ``log``: ``"human"`` or ``"json"`` lines on stderr.
     ``check_types``: check every emitted value against its port's type. ``slots``: how many
     workers may compute at once before they take turns; ``None``: the cores this process may
-    use; 0: they never take turns.
+    use, and only workers of different bands take turns; 0: they never do.
     """
 
     transport: str = "ipc"

@@ -7,13 +7,14 @@ which worker may compute next. The rules:
   credits is served; when no ready band has any left, all get theirs again. So a message on a
   band that is rarely used is next, and a band that never runs dry leaves the others their share.
 * Credits are set, not added: a band that was idle owes nothing and has saved nothing beyond one
-  cycle. A service without competition is free.
+  cycle.
 * Within a band it goes in turn. An item stands in the queue at most once; pushed again, it keeps
   its place; served and pushed again, it stands last. So two that are always ready differ by one
   service at most.
 * A service may be restricted to some bands or items (a node without credit takes CONTROL only).
-  Who could not be served keeps place and credits. Restrictions that come and go could still
-  favour the same band each time; so a band passed over for a whole cycle, in services it
+  Who could not be served keeps place and credits, and a service that only one band could have had
+  while others had to wait is free. Restrictions that come and go could still favour the same
+  band each time; so a band passed over for a whole cycle, in services it
   could have had, goes first.
 
 Rejected: virtual time (weighted fair queueing), where a lone message of a high band has to wait
@@ -98,7 +99,9 @@ class BandQueue(Generic[Item]):
             ]
         if not able:
             return None
-        band = able[0] if len(able) == 1 else self._choose(able)
+        band = able[0]
+        if len(able) > 1 or len(self._bands[band]) == len(self._members):
+            band = self._choose(able)
         self._passed[band] = 0
         items = self._bands[band]
         if allowed is None:

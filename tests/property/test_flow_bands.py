@@ -167,9 +167,10 @@ def test_low_waits_one_cycle_at_most_whoever_comes_and_goes(arrivals: list[Item]
     assert waited < CYCLE
 
 
-def test_a_lone_control_item_is_next_under_full_load() -> None:
+@pytest.mark.parametrize("ready", [(1,), (2,), (3,), (1, 3), (1, 2, 3)])
+def test_a_lone_control_item_is_next_under_full_load(ready: tuple[int, ...]) -> None:
     queue: BandQueue[Item] = BandQueue()
-    busy = [(band, name) for band in (1, 2, 3) for name in range(2)]
+    busy = [(band, name) for band in ready for name in range(2)]
     for item in busy:
         queue.push(item, item[0])
     for service in range(200):
