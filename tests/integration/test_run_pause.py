@@ -230,3 +230,38 @@ def test_draining_what_the_outside_feeds_handles_all_that_was_sent_first() -> No
         report = run.wait(20)
     assert report.edge("run->inlet.data").delivered == 200
     assert report.balances
+
+
+# --- nodes that share a worker ---------------------------------------------------------------
+
+
+def test_one_of_two_nodes_in_a_worker_is_paused_and_the_other_goes_on() -> None:
+    one, other = keep().options(name="one"), keep().options(name="other")
+    graph = Graph(
+        "f",
+        endless().options(name="e1") >> one >> swallow().options(name="s1"),
+        endless().options(name="e2") >> other >> swallow().options(name="s2"),
+    )
+    with graph.fuse(one, other).start() as run:
+        eventually(lambda: handled(run, "one") > 100 and handled(run, "other") > 100)
+        run.pause(one)
+        paused, going = settled(run, "one"), handled(run, "other")
+        eventually(lambda: handled(run, "other") > going + 100)
+        assert [n.name for n in run.status().nodes if n.paused] == ["one"]
+        run.resume(one)
+        eventually(lambda: handled(run, "one") > paused + 100)
+        run.stop()
+        assert run.wait(20).balances
+
+
+def test_a_chain_in_one_worker_is_drained_by_its_last_node() -> None:
+    numbers, step, last = endless().options(name="numbers"), keep(), swallow()
+    graph = Graph("f", numbers >> step >> last, other := Inlet())
+    with graph.fuse(numbers, step, last).start() as run:
+        eventually(lambda: handled(run, "swallow") > 100)
+        run.pause(step)
+        run.drain(last)
+        eventually(lambda: of(run.status(), "swallow").workers == ("drained",))
+        run.send(other.data, 1)
+        run.stop()
+        assert run.wait(20).balances
