@@ -246,12 +246,12 @@ class Run:
         return self._handle.send(into.node.name, into.name, value, timeout_s, id)
 
     def pause(self, target: Node | BoundPort | str) -> None:
-        """Let a node take no more data; a source is not pulled. Returns once it was told.
+        """Let a node take no more data; a source is not pulled. Nothing is begun after this.
 
-        What it has begun is finished; control messages and ticks go on. What is sent to it waits,
-        and by and by its senders do. `resume` lets it go on, and so does `drain`, `stop` or leaving
-        the ``with`` block. ``target`` is a node, one of its ports, or a name. Raises `GraphError`
-        if there is no such node, `NodeEnded` if it has ended or the run is draining.
+        What it has begun is finished, maybe later; control messages and ticks go on. What is sent
+        to it waits, and by and by its senders do. `resume` lets it go on, and so does `drain`,
+        `stop` or leaving the ``with`` block. ``target`` is a node, one of its ports, or a name.
+        Raises `GraphError` if there is no such node, `NodeEnded` if it has ended or the run drains.
         """
         self._pause(target, paused=True)
 

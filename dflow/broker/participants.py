@@ -121,6 +121,16 @@ class Participants:
         hosts = [self._plan.host(WorkerId(node, replica)) for replica in replicas]
         return [p for p in self.workers if p.worker in hosts]
 
+    def running(self, node: str) -> dict[WorkerId, bytes]:
+        """Return the workers that run ``node`` and have not drained, with their routing ids."""
+        found = [p for p in self.of(node) if p.step is Step.RUNNING]
+        return {p.worker: p.key for p in found if p.key is not None}
+
+    def reach(self, worker: WorkerId) -> bytes | None:
+        """Return the routing id of one that runs, or has drained; None: it cannot answer now."""
+        p = self._all.get(worker)
+        return p.key if p is not None and p.step in (Step.RUNNING, Step.DRAINED) else None
+
     def get(self, worker: WorkerId) -> Participant | None:
         """Return the participant, or None if the plan has no such replica."""
         return self._all.get(worker)

@@ -163,7 +163,7 @@ class CoordinatorState:
                 self.plan,
                 counted,
                 {p.worker: p.step.value for p in self._roll},
-                self._requests.paused if self.phase is Phase.RUNNING else (),
+                self._requests.pausing.paused if self.phase is Phase.RUNNING else (),
             ),
             books.edge_statuses(self.plan, counted),
         )
@@ -259,7 +259,7 @@ class CoordinatorState:
             self._failed(p, message)
         elif type(message) in _SAID:
             self._moved(p, message)
-        elif isinstance(message, (c.Found, c.Outcome)):
+        elif isinstance(message, (c.Found, c.Outcome, c.Held)):
             self._todo += self._requests.answered(p, message)
         elif isinstance(message, c.Heartbeat):
             pass
@@ -404,7 +404,7 @@ class CoordinatorState:
                 self._todo += orders.run(self._roll)
             case Phase.DRAINING:
                 self._timers.within(self._drain_s)
-                self._todo += self._requests.resume_all()
+                self._todo += self._requests.pausing.resume_all()
                 self._todo += orders.drain(self._roll)
             case Phase.STOPPING:
                 self._complete = True

@@ -244,6 +244,9 @@ class Pulse:
             if isinstance(command, c.Abort) or self._ends_user_code(command):
                 self._interrupt_at = now + int(INTERRUPT_AFTER_S * 1e9)
             self.commands.append(command)
+            if isinstance(command, c.Pause) and command.request and self.in_user_code:
+                # the handler at work may take its time; nothing is begun after it
+                self._outbox.append(c.Held(command.request))
             self._arrived.set()
             if self._plane is not None:
                 self._plane.gate.shut = True

@@ -234,8 +234,10 @@ class WorkerState:
                 return [CloseInputs()]
             case c.DrainNode(node) if before is Phase.RUNNING:
                 return [CloseInputs(node)]
-            case c.Pause(node, paused) if before is Phase.RUNNING:
-                return [Hold(node, bool(paused))]
+            case c.Pause():
+                hold = Hold(event.node, bool(event.paused))
+                held = [Say(c.Held(event.request))] if event.request else []
+                return [hold, *held] if before is Phase.RUNNING else [*held]
             case Simple.EXHAUSTED:
                 return [CallHook("on_end")]
             case Simple.FLUSHED:

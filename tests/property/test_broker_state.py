@@ -265,6 +265,7 @@ _MESSAGES = st.one_of(
     st.builds(c.PauseRequest, st.just(1), st.sampled_from(["a", "b", "x", ""]), st.integers(0, 1)),
     st.builds(c.CancelRequest, st.integers(1, 3), st.just("id"), _ROWS),
     st.builds(c.Found, st.integers(0, 3), _OUTCOMES, _ROWS),
+    st.builds(c.Held, st.integers(0, 3)),
     st.builds(c.Outcome, st.integers(0, 3), _OUTCOMES),
     st.builds(c.DrainNodeRequest, st.just(1), st.sampled_from("abcx")),
     st.builds(c.Locate, st.just(1), st.sampled_from("abcx"), st.just("in")),

@@ -254,6 +254,11 @@ def test_pause_holds_a_running_worker_only(phase: Phase, paused: int) -> None:
     assert at(phase).handle(c.Pause("a", paused)) == expected
 
 
+@pytest.mark.parametrize("phase", TOLD_TO_END)
+def test_a_pause_that_asks_is_answered_even_when_it_is_too_late(phase: Phase) -> None:
+    assert at(phase).handle(c.Pause("a", 1, 7))[-1:] == [s.Say(c.Held(7))]
+
+
 def test_only_the_first_failure_is_told() -> None:
     state = at(P.RUNNING)
     first = s.HookRaised("handler", "ValueError: x", "Traceback")

@@ -135,6 +135,8 @@ class Fake:
         if isinstance(message, (c.Run, c.Drain)):
             drains = not self.endless if isinstance(message, c.Run) else self.endless
             return [c.Drained()] if drains else []
+        if isinstance(message, c.Pause) and message.request:
+            return [c.Held(message.request)]
         answer = _ANSWERS.get(type(message))
         return [answer(self)] if answer is not None else []
 

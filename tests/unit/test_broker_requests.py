@@ -10,6 +10,7 @@ import pytest
 from dflow.broker.events import DrainRequested, Received, Unreachable
 from dflow.broker.lifecycle import Phase
 from dflow.broker.observers import MOST
+from dflow.broker.pausing import HEARD_S
 from dflow.graph.plan import WorkerId
 from dflow.report import RunStatus
 from dflow.wire import control as c
@@ -49,9 +50,39 @@ def paused(fleet: Fleet) -> list[str]:
 def test_pausing_tells_every_replica_and_shows_in_the_status() -> None:
     fleet = running(CHAIN)
     ask(fleet, c.PauseRequest(1, "b", 1))
-    assert told(fleet, c.Pause) == [("b[0]", c.Pause("b", 1)), ("b[1]", c.Pause("b", 1))]
+    assert told(fleet, c.Pause) == [("b[0]", c.Pause("b", 1, 1)), ("b[1]", c.Pause("b", 1, 1))]
     assert answers(fleet) == {1: ""}
     assert paused(fleet) == ["b"]
+
+
+def test_who_pauses_is_answered_when_every_replica_has_heard() -> None:
+    fleet = running(CHAIN)
+    replicas = [fleet.fakes[WorkerId("b", n)] for n in range(2)]
+    for fake in replicas:
+        fake.mute = {c.Pause}
+    ask(fleet, c.PauseRequest(1, "b", 1))
+    ask(fleet, c.PauseRequest(2, "b", 1))
+    for number in (1, 1, 2, 9):  # said twice, out of order, unasked: nothing comes of it
+        fleet.say(replicas[0], c.Held(number))
+    assert answers(fleet) == {}
+    fleet.say(replicas[1], c.Held(2))
+    assert answers(fleet) == {2: ""}
+    fleet.say(replicas[1], c.Held(1))
+    assert answers(fleet) == {1: "", 2: ""}
+
+
+def test_who_pauses_is_not_kept_waiting_by_replicas_that_are_busy_or_end() -> None:
+    fleet = running(CHAIN)
+    fleet.fakes[WorkerId("b", 0)].mute = {c.Pause}
+    ask(fleet, c.PauseRequest(1, "b", 1))
+    fleet.advance(HEARD_S - 0.1, step_s=0.1)
+    assert answers(fleet) == {}
+    fleet.advance(0.2, step_s=0.1)
+    assert answers(fleet) == {1: ""}
+    fleet.fakes[WorkerId("a")].mute = {c.Pause, c.Abort}
+    ask(fleet, c.PauseRequest(2, "a", 1))
+    ask(fleet, c.AbortRequest("enough"))
+    assert answers(fleet) == {1: "", 2: ""}
 
 
 def test_resuming_tells_them_again_and_ends_the_show() -> None:
@@ -138,7 +169,7 @@ def test_a_node_that_shares_a_worker_is_paused_there_by_its_name() -> None:
     plan = make_plan([("a", "b"), ("b", "c")], {"b": 2, "c": 2})
     fleet = running(replace(plan, fused=(("b", "c"),)))
     ask(fleet, c.PauseRequest(1, "c", 1))
-    assert told(fleet, c.Pause) == [("b[0]", c.Pause("c", 1)), ("b[1]", c.Pause("c", 1))]
+    assert told(fleet, c.Pause) == [("b[0]", c.Pause("c", 1, 1)), ("b[1]", c.Pause("c", 1, 1))]
     assert paused(fleet) == ["c"]
 
 

@@ -101,3 +101,40 @@ def test_a_worker_that_has_not_emitted_an_id_says_so(stage: MakeStage) -> None:
     assert one.expect(c.Found) == c.Found(5, "unknown", [])
     one.send(end=True)
     one.stop()
+
+
+# --- pausing -------------------------------------------------------------------------------
+
+
+def test_a_busy_worker_confirms_a_pause_at_once_and_begins_nothing_more(stage: MakeStage) -> None:
+    one = receiving(stage, Held())
+    one.run()
+    one.send(10, 11)
+    eventually(lambda: SEEN == [10])
+    one.say(c.Pause("subject", 1, 7))
+    assert one.expect(c.Held) == c.Held(7)
+    GO_ON.set()
+    eventually(lambda: (10, False) in SEEN)
+    assert one.expect(c.Held) == c.Held(7)  # by the main thread, too: no harm
+    assert [x for x in SEEN if isinstance(x, int)] == [10]
+    one.say(c.Pause("subject", 0))
+    eventually(lambda: (11, False) in SEEN)
+    one.send(end=True)
+    one.stop()
+
+
+def test_an_idle_worker_confirms_a_pause_and_takes_nothing_until_it_goes_on(
+    stage: MakeStage,
+) -> None:
+    one = receiving(stage, Held())
+    one.run()
+    GO_ON.set()
+    one.say(c.Pause("subject", 1, 3))
+    assert one.expect(c.Held) == c.Held(3)
+    one.send(10, 11, end=True)
+    one.say(c.Cancel(1, 0, 1))  # it has looked at the wire since
+    assert one.expect(c.Outcome).outcome == "cancelled"
+    assert SEEN == []
+    one.say(c.Pause("subject", 0))
+    one.stop()
+    assert SEEN == [10, (10, False)]

@@ -18,6 +18,7 @@ __all__ = [
     "Failed",
     "Found",
     "Heartbeat",
+    "Held",
     "Hello",
     "Linked",
     "Locate",
@@ -159,6 +160,14 @@ class Outcome(Control):
     code: ClassVar[int] = 13
     request: int
     outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held(Control):
+    """Answer to `Pause`: I take no more data for that node."""
+
+    code: ClassVar[int] = 14
+    request: int
 
 
 # --- launching process -> coordinator ----------------------------------------------------

@@ -118,11 +118,15 @@ class Refused(Control):
 
 @dataclass(frozen=True, slots=True)
 class Pause(Control):
-    """Take no more data for ``node`` (``paused`` 1), or go on (0). Control messages go on."""
+    """Take no more data for ``node`` (``paused`` 1), or go on (0). Control messages go on.
+
+    Answered by `Held`, unless ``request`` is 0.
+    """
 
     code: ClassVar[int] = 50
     node: str
     paused: int
+    request: int = 0
 
 
 @dataclass(frozen=True, slots=True)
