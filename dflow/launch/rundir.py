@@ -56,11 +56,19 @@ class RunDirectory:
             raise _unusable(self.path, error) from None
 
     def describe(self, run_id: str, graph: str, token: str) -> None:
-        """Leave a note by which the user's own processes find the run (`live_runs`)."""
-        about = os.open(Path(self.path) / ABOUT, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with open(about, "w", encoding="utf-8") as file:
-            note = {"run_id": run_id, "graph": graph, "token": token, "pid": os.getpid()}
-            json.dump(note | {"started_s": time.time()}, file)
+        """Leave a note by which the user's own processes find the run (`live_runs`).
+
+        Raises `StartError`, with the directory removed, if it cannot be written.
+        """
+        note = {"run_id": run_id, "graph": graph, "token": token, "pid": os.getpid()}
+        text = json.dumps(note | {"started_s": time.time()})
+        try:
+            about = os.open(Path(self.path) / ABOUT, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            with open(about, "w", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            self.remove()
+            raise _unusable(self.path, error) from None
 
     def remove(self) -> None:
         """Remove the directory and everything in it; safe to repeat."""

@@ -104,6 +104,14 @@ def test_a_run_is_found_by_its_own_user_while_a_process_of_it_lives(base: Path) 
     assert [run.run_id for run in rundir.live_runs()] == ["r2"]
 
 
+def test_a_directory_that_takes_no_note_is_named_and_goes(base: Path) -> None:
+    directory = rundir.RunDirectory()
+    (Path(directory.path) / rundir.ABOUT).mkdir()
+    with pytest.raises(StartError, match=r"/dflow-\w+: .* File exists; set TMPDIR"):
+        directory.describe("r1", "squares", "secret")
+    assert list(base.iterdir()) == []
+
+
 def test_what_is_no_run_under_way_is_not_found(base: Path) -> None:
     run = rundir.RunDirectory()
     run.describe("r1", "squares", "secret")
