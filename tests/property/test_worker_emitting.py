@@ -16,9 +16,12 @@ from hypothesis import strategies as st
 
 from dflow.errors import EncodeError
 from dflow.flow.batch import MAX_BATCH, MAX_BATCH_BYTES, Lane
-from dflow.flow.credit import SendWindow
-from dflow.worker.context import Direct, _emit_to_lane
-from dflow.worker.emitting import emit_directly
+from dflow.flow.credit import ReceiveWindow, SendWindow
+from dflow.flow.local_edge import LocalEdge
+from dflow.graph.plan import EdgePlan
+from dflow.message import Priority
+from dflow.worker.context import Direct, LocalDirect, _emit_locally, _emit_to_lane
+from dflow.worker.emitting import emit_directly, emit_locally
 from dflow.worker.plane import Gate
 
 CANNOT_TRAVEL = -1
@@ -111,3 +114,63 @@ def test_every_way_to_append_leaves_the_same_and_asks_for_attention_at_the_same_
     push(plain, expanded, turn)
     way(inlined, expanded, turn)
     assert inlined.state == plain.state
+
+
+# --- inside a worker ------------------------------------------------------------------------------
+
+PLAN = EdgePlan(
+    0, "a.out->b.in", "a", "out", "b", "in", "block", 8, 1 << 20, Priority.NORMAL, False, local=True
+)
+
+
+class LocalBench:
+    """An edge inside a worker whose receiver takes all at some attends, as ``returns`` says."""
+
+    def __init__(self, capacity: int, returns: list[bool]) -> None:
+        self.window = ReceiveWindow(capacity, 1 << 20)
+        self.edge = LocalEdge(PLAN, 0, self.window)
+        self.direct = LocalDirect(self.edge, self.attend)
+        self.attends: list[int] = []
+        self.handed_over: list[int | None] = []
+        self._returns = cycle(returns)
+
+    def attend(self) -> None:
+        """Flush, as the data plane does."""
+        self.attends.append(self.edge.offered)
+        self.flush()
+        if next(self._returns):
+            self.window.taken = self.window.received
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand over what there is room for."""
+        for cut in self.edge.flush(0):
+            self.handed_over += cut.payloads
+            self.window.receive(self.window.received, len(cut.payloads), 0)
+
+
+@given(
+    capacity=st.integers(1, 3 * MAX_BATCH),
+    returns=st.lists(st.booleans(), min_size=1, max_size=4),
+    count=st.integers(0, 5 * MAX_BATCH),
+    nothing=st.integers(2, 9),
+    turn=st.integers(1, MAX_BATCH + 1),
+)
+def test_both_ways_to_hand_over_do_the_same(
+    capacity: int, returns: list[bool], count: int, nothing: int, turn: int
+) -> None:
+    values = [None if number % nothing == 1 else number for number in range(count)]
+    plain, inlined = LocalBench(capacity, returns), LocalBench(capacity, returns)
+    emitter = _emit_locally(plain.direct)
+    for value in values:
+        if value is not None:
+            emitter(value)
+    results: Iterator[int | None] = iter(values)
+    taken, over = 0, False
+    while not over:
+        used, over = emit_locally(inlined.direct, results, Gate(), turn)
+        taken += used
+    assert taken == count
+    assert inlined.attends == plain.attends
+    assert inlined.handed_over == plain.handed_over
+    assert inlined.edge.pending == plain.edge.pending

@@ -1,0 +1,268 @@
+"""Several nodes in one worker: whose turn it is, what waits, and how each ends by itself."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import count as endless
+
+import pytest
+from loguru import logger
+
+from dflow import Context, Graph, Input, Node, Output, Priority, sink, source
+from dflow.graph.plan import WorkerId
+from dflow.stats import NodeStats, WorkerStats
+from dflow.transport.endpoint import close_context
+from dflow.wire.codec import Codec
+from dflow.wire.frames import pack_batch, parse
+from dflow.worker.context import Context as WorkerContext
+from dflow.worker.crew import PATIENCE, Crew
+from dflow.worker.plane import DataPlane
+from dflow.worker.pulse import Pulse
+from dflow.worker.work import Work
+from tests.support import unheard
+
+CODEC = Codec()
+STORY: list[str] = []
+"""What happened, in order; at the top, as nothing else can be shipped."""
+
+
+@source
+def numbers(n: int | None = None) -> Iterator[int]:
+    """Count, for ever if no end is given."""
+    yield from endless() if n is None else range(n)
+
+
+@sink
+def show(x: int) -> None:
+    """Take a number."""
+
+
+class Step(Node):
+    """Passes on; tells its story."""
+
+    values = Input(int, required=False)
+    control = Input(int, priority=Priority.CONTROL, required=False)
+    out = Output(int, required=False)
+
+    @values.handler
+    def handle(self, x: int) -> int:
+        """Pass on."""
+        return x
+
+    @control.handler
+    def command(self, x: int, ctx: Context) -> None:
+        """Note it."""
+        STORY.append(f"{ctx.node} told {x}")
+
+    def on_start(self, ctx: Context) -> None:
+        """Note it, and raise if that is what the name says."""
+        STORY.append(f"{ctx.node} start")
+        if ctx.node == "broken":
+            raise RuntimeError("cannot start")
+
+    def on_end(self, ctx: Context) -> int:
+        """Note it, and emit once more."""
+        STORY.append(f"{ctx.node} end")
+        return -1
+
+    def on_stop(self, ctx: Context) -> None:
+        """Note it."""
+        STORY.append(f"{ctx.node} stop")
+
+
+class Bench:
+    """A crew without neighbours; the test plays the rest of the worker."""
+
+    def __init__(self, graph: Graph) -> None:
+        plan = graph.plan()
+        (me,) = plan.workers
+        self.plane = DataPlane(
+            plan, me, token="", epoch=1, edge_key=graph.edge_key, on_violation=pytest.fail
+        )
+        self.pulse = Pulse(unheard(), b"x", stats_interval_s=1, remote=False)
+        self.commands: deque[object] = deque()
+        self.works = {
+            m.node: Work(
+                graph.nodes[m.node].fresh(),
+                WorkerContext(m.node, 0, "run-1", logger),
+                self.plane,
+                self.pulse,
+                CODEC,
+            )
+            for m in plan.members(me)
+        }
+        self.crew = Crew(list(self.works.values()), me, self.plane, self.commands)
+        self.plane.lock.acquire()
+        self.crew.begin()
+
+    def step(self, times: int = 1) -> None:
+        """Do as the loop does in a round; a command ends each step after one turn."""
+        for _ in range(times):
+            self.crew.step()
+            self.plane.flush()
+
+    def receive(self, node: str, port: str, *values: int) -> None:
+        """Take in messages from outside."""
+        number = self.plane.plan.external_channel(node, port, 0)
+        channel = self.plane.inbound.find(number)
+        assert channel is not None
+        payloads = [CODEC.encode(value) for value in values]
+        channel.accept(parse(pack_batch(number, 1, channel.window.received, payloads, 0)))
+        self.plane.inbound.offer(channel)
+
+    def counters(self, node: str) -> NodeStats:
+        """Return what a node has counted."""
+        stats: WorkerStats = self.crew.stats()
+        first = next(iter(self.works))
+        return stats.node if node == first else stats.fused[node]
+
+    def close(self) -> None:
+        """Close every socket."""
+        self.plane.lock.release()
+        self.plane.close()
+        self.pulse.start()
+        self.pulse.leave()
+
+
+MakeBench = Callable[[Graph], Bench]
+
+
+@pytest.fixture
+def bench() -> Iterator[MakeBench]:
+    """Give benches; they are closed afterwards."""
+    made: list[Bench] = []
+    STORY.clear()
+
+    def make(graph: Graph) -> Bench:
+        graph.fuse(*graph.nodes)
+        made.append(Bench(graph))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+    close_context()
+
+
+def line(n: int | None = None, capacity: int = 2048) -> Graph:
+    """Return numbers -> a -> b -> show."""
+    a, b = Step().options(name="a"), Step().options(name="b")
+    graph = Graph("g")
+    graph.connect(numbers(n), a.values, capacity=capacity)
+    graph.connect(a, b.values, capacity=capacity)
+    graph.connect(b, show(), capacity=capacity)
+    return graph
+
+
+def test_everything_runs_through_to_the_end(bench: MakeBench) -> None:
+    one = bench(line(3000))
+    assert one.crew.hook("on_start") is None
+    while not one.crew.at_end():
+        assert one.crew.ready()
+        one.step()
+    assert one.crew.hook("on_end") is None
+    assert one.crew.hook("on_stop") is None
+    assert one.counters("show").handled == 3002
+    assert STORY == [
+        "a start", "b start", "a end", "b end", "b stop", "a stop",
+    ]  # fmt: skip
+
+
+def test_a_source_makes_nothing_new_while_messages_wait(bench: MakeBench) -> None:
+    one = bench(line())
+    one.commands.append("a command: one turn a step")
+    for _ in range(200):
+        one.step()
+        assert sum(edge.waiting for edge in one.plane.outbound.edges) == 0
+    depths = [channel.depth for channel in one.plane.inbound.channels.values()]
+    assert sum(depths) <= 512  # one turn's worth, somewhere between source and sink
+
+
+def test_a_source_is_not_starved_by_messages_that_never_end(bench: MakeBench) -> None:
+    graph = line()
+    one = bench(graph.accept("b.values", capacity=4096))
+    one.commands.append("a command: one turn a step")
+    before = one.counters("numbers").emitted
+    for _ in range(3 * PATIENCE * len(one.works)):
+        one.receive("b", "values", 1)
+        one.step()
+    assert one.counters("numbers").emitted > before
+
+
+def test_a_held_node_stops_alone_and_those_before_it_when_there_is_no_room(
+    bench: MakeBench,
+) -> None:
+    one = bench(line(capacity=4))
+    one.step(20)
+    one.crew.hold("paused", True, "b")
+    one.step(20)
+    handled = one.counters("b").handled
+    one.receive("b", "control", 7)
+    one.step(20)
+    assert one.counters("b").handled == handled + 1
+    assert STORY == ["b told 7"]
+    assert not one.crew.ready()  # a waits for b, and the source for a
+    one.crew.hold("paused", False, "b")
+    assert one.crew.ready()
+    one.step(20)
+    assert one.counters("b").handled > handled + 1
+
+
+def test_a_turn_of_the_worker_is_a_turn_of_all_nodes(bench: MakeBench) -> None:
+    one = bench(line())
+    one.crew.hold("turn", True)
+    assert not one.crew.ready()
+    one.step(3)
+    assert one.counters("numbers").emitted == 0
+    one.crew.hold("turn", False)
+    assert one.crew.ready()
+
+
+def test_draining_one_source_leaves_the_other(bench: MakeBench) -> None:
+    a = Step().options(name="a")
+    graph = Graph("g")
+    for name in ("first", "second"):
+        graph.connect(numbers().options(name=name), a.values)
+    one = bench(graph)
+    one.step(5)
+    one.crew.close_inputs("first")
+    one.step(5)
+    first, second = (one.counters(name).emitted for name in ("first", "second"))
+    one.step(5)
+    assert one.counters("first").emitted == first
+    assert one.counters("second").emitted > second
+    assert not one.crew.at_end()
+    one.crew.close_inputs()
+    one.step(20)
+    assert one.crew.at_end()
+
+
+def test_only_the_source_meant_may_be_interrupted_for_a_drain(bench: MakeBench) -> None:
+    one = bench(line())
+    one.commands.append("a command: one turn a step")
+    assert one.crew.told_to_end()
+    one.step()
+    assert one.crew.interruptible()  # the source ran last
+    one.step()
+    assert not one.crew.interruptible()
+
+
+def test_those_that_started_are_stopped_when_another_cannot_start(bench: MakeBench) -> None:
+    a, b, c = (Step().options(name=name) for name in ("a", "broken", "c"))
+    one = bench(Graph("g", numbers() >> a.values, a >> b.values, b >> c.values))
+    raised = one.crew.hook("on_start")
+    assert raised is not None
+    assert (raised.where, raised.node) == ("on_start", "broken")
+    one.crew.stop()
+    assert STORY == ["a start", "broken start", "a stop"]
+
+
+def test_a_worker_knows_whom_a_message_from_outside_is_for(bench: MakeBench) -> None:
+    one = bench(line(0))
+    one.receive("a", "control", 1)
+    one.receive("b", "control", 2)
+    one.step(10)
+    assert sorted(STORY)[-2:] == ["b end", "b told 2"]
+    assert "a told 1" in STORY
+    assert WorkerId("numbers") == one.plane.plan.host(WorkerId("b"))
