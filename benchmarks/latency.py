@@ -21,7 +21,7 @@ from benchmarks import reference, workload
 from benchmarks.rounds import Comparison, compare, measure_parser, print_table
 from dflow import Graph, Input, Node, node, source
 
-__all__ = ["measure", "rows"]
+__all__ = ["Ages", "measure", "rows"]
 
 WARM_UP = 1000
 INTERVAL_S = 0.001

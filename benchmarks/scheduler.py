@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import throughput, workload
+from benchmarks import latency, throughput, workload
 from benchmarks.rounds import Comparison, compare, measure_parser, print_table
 from dflow import Context, Graph, Input, Node, Priority, node, source
 
@@ -60,14 +60,6 @@ def paced(count: int) -> Iterator[dict[str, Any]]:
         due_ns = begin_ns + number * 1_000_000_000 // RATE
         time.sleep(max(0.0, (due_ns - time.monotonic_ns()) / 1e9))
         yield {"id": number, "sent_ns": due_ns}
-
-
-class Ages(workload.LatencyTally, Node):
-    """The end of the HIGH path."""
-
-    messages = Input(dict[str, Any])
-    add = messages.handler(workload.LatencyTally.add)
-    on_end = workload.LatencyTally.finish
 
 
 @source
@@ -129,7 +121,7 @@ def beside_burners(niceness: int | None, seconds: float, folder: Path) -> Graph:
     path = [
         paced(int((seconds + WARM_UP_S) * RATE)).options(**high),
         relay().options(**high),
-        Ages(str(folder / "ages")).options(**high),
+        latency.Ages(str(folder / "ages")).options(**high),
     ]
     for one, other in pairwise(path):
         made.connect(one, other, priority=Priority.HIGH)
