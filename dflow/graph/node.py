@@ -67,7 +67,7 @@ class Node(Chainable):
     _options: NodeOptions
     _name: str | None
     _home: Subgraph | None
-    _emitters: Mapping[str, Callable[[Any], None]] | None
+    _emitters: Mapping[str, Callable[..., None]] | None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
@@ -194,7 +194,7 @@ class Node(Chainable):
         made.__dict__.update(_options=self._options, _name=self._name, _home=None)
         return made
 
-    def attach(self, emitters: Mapping[str, Callable[[Any], None]]) -> None:
+    def attach(self, emitters: Mapping[str, Callable[..., None]]) -> None:
         """Say where each output's values go from now on: ``self.port.emit`` calls it."""
         for port in self.outputs:
             self.__dict__.pop(port, None)  # what `Output` kept there calls the old one

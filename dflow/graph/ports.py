@@ -176,9 +176,12 @@ class BoundInput(BoundPort):
 class BoundOutput(BoundPort):
     """An output of one particular node."""
 
-    __slots__ = {"emit": "``emit(value)`` sends a copy of ``value`` along every edge of the port."}
+    __slots__ = {
+        "emit": "``emit(value)`` sends a copy of ``value`` along every edge of the port; "
+        "``emit(value, id=...)`` lets `Run.cancel` find it, see `Context.emit`."
+    }
 
-    emit: Callable[[Any], None]
+    emit: Callable[..., None]
 
     def __init__(self, node: Node, name: str) -> None:
         super().__init__(node, name)
@@ -189,7 +192,7 @@ class BoundOutput(BoundPort):
         super().__setstate__(state)
         self.emit = self._emit
 
-    def _emit(self, value: Any) -> None:
+    def _emit(self, value: Any, *, id: str | None = None) -> None:
         """Emit through the node's emitter of this moment: this port was read before the run."""
         emitters = self.node._emitters
         if emitters is None:
@@ -197,7 +200,10 @@ class BoundOutput(BoundPort):
                 f"{self}.emit: expected to be inside a run, got a node that only describes the"
                 " graph; emit in a handler, on_start, on_tick or on_end"
             )
-        emitters[self.name](value)
+        if id is None:
+            emitters[self.name](value)
+        else:
+            emitters[self.name](value, id=id)
 
     @property
     def type(self) -> Any:

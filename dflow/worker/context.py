@@ -19,7 +19,7 @@ from dflow.flow.out_edge import OutEdge
 from dflow.graph.checking import checker
 from dflow.message import Headers
 from dflow.worker.handling import Handling, current_task
-from dflow.worker.offering import Offering
+from dflow.worker.offering import Offering, refuse_id
 from dflow.worker.ordered import InOrder, Order
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ __all__ = [
     "refusing_emitters",
 ]
 
-Emit = Callable[[Any], None]
+Emit = Callable[..., None]
+"""Of one output: ``emit(value, id=None)``."""
 
 current_headers: ContextVar[Headers | None] = ContextVar("current_headers", default=None)
 """Of the batch at hand; a context variable, so that each asyncio task keeps its own."""
@@ -128,11 +129,14 @@ class Context:
         """Connect `emit` to the outputs; dflow calls this once, before `on_start`."""
         self._emitters = emitters
 
-    def emit(self, value: Any, port: str = "out") -> None:
+    def emit(self, value: Any, port: str = "out", *, id: str | None = None) -> None:
         """Emit ``value`` on the output ``port``; never blocks.
 
-        Raises `EncodeError` if the value cannot travel, `PortError` for an unknown port, and,
-        with ``run(check_types=True)``, TypeError if it does not fit the port's annotation.
+        By its ``id`` it can be cancelled (`Run.cancel`), where every edge of the output lets
+        messages wait one by one: ``cancellable=True``, a policy, an order. Raises `EncodeError` if
+        the value cannot travel, `PortError` for an unknown port or an id where there can be none,
+        `EdgeFull` with policy "reject", and, with ``run(check_types=True)``, TypeError if it does
+        not fit the port's annotation.
         """
         try:
             emit = self._emitters[port]
@@ -141,7 +145,10 @@ class Context:
             raise PortError(
                 f"node {self.node}: expected an output port ({known}), got {port!r}"
             ) from None
-        emit(value)
+        if id is None:
+            emit(value)
+        else:
+            emit(value, id=id)
 
 
 class Unconsumed:
@@ -152,14 +159,14 @@ class Unconsumed:
     def __init__(self) -> None:
         self.count = 0
 
-    def __call__(self, value: Any) -> None:
+    def __call__(self, value: Any, *, id: str | None = None) -> None:
         self.count += 1
 
 
 def refusing_emitters(node: Node) -> dict[str, Emit]:
     """Return emitters for when it is too late: END has gone out."""
 
-    def refuse(value: Any) -> None:
+    def refuse(value: Any, *, id: str | None = None) -> None:
         raise PortError(f"node {node.name}: on_stop may not emit; emit in on_end instead")
 
     return dict.fromkeys(node.outputs, refuse)
@@ -217,12 +224,12 @@ def make_emitters(
             emit = InOrder(order, Offering(edges, plane, encode, port))
         elif len(edges) == len(plain) == 1 and plain[0].key is None:
             direct = Direct(plain[0].lanes[0], encode, plane.attend)
-            emit = _emit_to_lane(direct)
+            emit = _emit_to_lane(direct, plain[0].id)
             if check is None:
                 found.direct[port] = direct
         elif len(edges) == len(local) == 1 and local[0].key is None:
             inside = LocalDirect(local[0], plane.attend)
-            emit = _emit_locally(inside)
+            emit = _emit_locally(inside, local[0].id)
             if check is None:
                 found.direct[port] = inside
         elif len(plain) + len(local) == len(edges):
@@ -234,19 +241,25 @@ def make_emitters(
 
 
 def _checked(check: Callable[[Any], None], emit: Emit) -> Emit:
-    def checked(value: Any) -> None:
+    def checked(value: Any, *, id: str | None = None) -> None:
         check(value)
-        emit(value)
+        if id is None:
+            emit(value)
+        else:
+            emit(value, id=id)
 
     return checked
 
 
-def _emit_to_lane(direct: Direct) -> Emit:
+def _emit_to_lane(direct: Direct, edge_id: str = "") -> Emit:
     lane, encode, attend = direct.lane, direct.encode, direct.attend
     pending = lane.pending
     append = pending.append
 
-    def emit(value: Any) -> None:  # `Lane.push`, inlined: this runs once a message
+    def emit(value: Any, *, id: str | None = None) -> None:
+        if id is not None:
+            refuse_id(id, [edge_id])
+        # `Lane.push`, inlined: this runs once a message
         payload = encode(value)
         append(payload)
         lane.queued_bytes = queued = lane.queued_bytes + len(payload)
@@ -256,11 +269,13 @@ def _emit_to_lane(direct: Direct) -> Emit:
     return emit
 
 
-def _emit_locally(direct: LocalDirect) -> Emit:
+def _emit_locally(direct: LocalDirect, edge_id: str = "") -> Emit:
     edge, attend = direct.edge, direct.attend
     push = edge.push
 
-    def emit(value: Any) -> None:
+    def emit(value: Any, *, id: str | None = None) -> None:
+        if id is not None:
+            refuse_id(id, [edge_id])
         refuse_generator(value)
         if push(value):
             attend()
@@ -274,7 +289,9 @@ def _emit_to_edges(
     attend: Callable[[], None],
     encode: Callable[[Any], bytes],
 ) -> Emit:
-    def emit(value: Any) -> None:
+    def emit(value: Any, *, id: str | None = None) -> None:
+        if id is not None:
+            refuse_id(id, [edge.id for edge in edges] + [edge.id for edge in local])
         payload = encode(value) if edges else b""
         if not edges:
             refuse_generator(value)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dflow.clock import monotonic_ns
-from dflow.errors import EdgeFull
+from dflow.errors import EdgeFull, PortError
 from dflow.flow.batch import Lane
 from dflow.flow.local_edge import LocalEdge, Ref, refuse_generator
 from dflow.flow.out_edge import OutEdge
@@ -19,7 +19,21 @@ from dflow.flow.queue_edge import Place, QueueEdge
 if TYPE_CHECKING:
     from dflow.worker.plane import DataPlane
 
-__all__ = ["Offering", "Prepared"]
+__all__ = ["Offering", "Prepared", "refuse_id"]
+
+
+def refuse_id(id: str, plain: Sequence[str]) -> None:
+    """Raise `PortError` unless ``id`` is a text and there are no ``plain`` edges.
+
+    These keep messages as bytes among others: none can be taken back by its id.
+    """
+    if not isinstance(id, str) or not id:
+        raise PortError(f"emit: expected an id that is a text, got {id!r}")
+    if plain:
+        raise PortError(
+            f"emit with an id: expected edges whose messages can be cancelled, got "
+            f"{', '.join(plain)}; connect with cancellable=True"
+        )
 
 
 class Prepared(NamedTuple):
@@ -56,13 +70,16 @@ class Offering:
 
     def __call__(self, value: Any, *, id: str | None = None) -> None:
         """Emit ``value``; raises `EncodeError`, what a key function does, and `EdgeFull`."""
-        self.commit(self.prepare(value), id=id)
+        self.commit(self.prepare(value, id), id=id)
 
-    def prepare(self, value: Any) -> Prepared:
+    def prepare(self, value: Any, id: str | None = None) -> Prepared:
         """Return ``value`` ready to be committed; raises `EncodeError`, what a key function does.
 
-        What travels is frozen: a change of the value from now on is not seen by anybody.
+        What travels is frozen: a change of the value from now on is not seen by anybody. Raises
+        `PortError` if there is an ``id``, and an edge that could not find it again.
         """
+        if id is not None:
+            refuse_id(id, [e.id for e in self._plain] + [e.id for e in self._local])
         payload = b""
         if self._travels:
             payload = self._encode(value)

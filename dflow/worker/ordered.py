@@ -158,4 +158,4 @@ class InOrder:
 
     def __call__(self, value: Any, *, id: str | None = None) -> None:
         """Emit ``value`` as a result of the input at hand; raises what `Offering` does."""
-        self._order.emit(self._offering, self._offering.prepare(value), id)
+        self._order.emit(self._offering, self._offering.prepare(value, id), id)

@@ -98,6 +98,42 @@ def log(tmp_path: Path) -> Path:
 # --- queued --------------------------------------------------------------------------------
 
 
+class Dispatching(Node):
+    """Emits each number with an id made of it; the last one tells that all were emitted."""
+
+    numbers = Output(int)
+
+    def __init__(self, emitted: Path) -> None:
+        self.emitted = emitted
+
+    def produce(self) -> Iterator[None]:
+        for number in range(10):
+            self.numbers.emit(number, id=f"number {number}")
+        self.emitted.touch()
+        yield None
+
+
+@pytest.mark.parametrize("capacity", [3, 64])
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_what_a_node_emitted_is_cancelled_by_the_id_it_gave(
+    capacity: int, replicas: int, gate: Path, log: Path, tmp_path: Path
+) -> None:
+    gated = Gated(gate, log).options(replicas=replicas, ordered=True)
+    first = Dispatching(tmp_path / "emitted")
+    graph = Graph("c")
+    graph.connect(first.numbers, gated.jobs, cancellable=True, capacity=capacity)
+    with graph.start(results=gated) as run:
+        await_file(tmp_path / "emitted")
+        eventually(lambda: len(lines(log)) == replicas)
+        found = [run.cancel(f"number {n}") for n in (3, 9, 5, 0)]
+        assert found == [*[Cancelled.CANCELLED] * 3, Cancelled.HANDLING]
+        gate.touch()
+        assert list(run.results()) == [0, 1, 2, 4, 6, 7, 8]
+        report = run.wait(LONG_S)
+    assert report.edge("dispatching.numbers->gated.jobs").cancelled == 3
+    assert report.balances, report.imbalances
+
+
 def test_three_of_ten_never_reach_the_handler_and_the_others_keep_their_order(
     gate: Path, log: Path
 ) -> None:

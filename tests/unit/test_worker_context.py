@@ -12,7 +12,9 @@ from dflow import Context, Graph, Input, Node, Output, sink, source
 from dflow.errors import EncodeError, OptionError, PortError
 from dflow.flow.batch import MAX_BATCH
 from dflow.flow.out_edge import OutEdge
+from dflow.flow.queue_edge import QueueEdge
 from dflow.graph.plan import WorkerId
+from dflow.message import Cancelled
 from dflow.transport.endpoint import close_context
 from dflow.wire.codec import Codec
 from dflow.worker.context import Emit, Unconsumed, make_emitters
@@ -231,6 +233,48 @@ def test_an_unknown_port_is_answered_with_the_known_ones(bench: Callable[..., Be
     ctx = context(bench(to_one).emitters)
     with pytest.raises(PortError, match=r"\('even', 'rest'\), got 'odd'"):
         ctx.emit(1, "odd")
+
+
+def to_both_kinds(graph: Graph, node: Splitter) -> None:
+    """Connect ``even`` to a plain edge and to one whose messages can be cancelled."""
+    graph.connect(node.even, show())
+    graph.connect(node.even, count(), cancellable=True)
+
+
+def cancellable(graph: Graph, node: Splitter) -> None:
+    """Connect ``even`` so that messages can be cancelled."""
+    graph.connect(node.even, show(), cancellable=True)
+
+
+@pytest.mark.parametrize("connect", [to_one, to_two, by_key, to_both_kinds])
+@pytest.mark.parametrize("check_types", [True, False])
+def test_an_id_needs_edges_that_can_take_a_message_back(
+    bench: Callable[..., Bench], connect: Callable[..., None], check_types: bool
+) -> None:
+    one = bench(connect, check_types=check_types)
+    with pytest.raises(PortError, match=r"got splitter\.even->show\.in.*cancellable=True"):
+        context(one.emitters).emit(2, "even", id="a")
+    assert one.values(0) == []
+
+
+def test_an_id_is_a_text(bench: Callable[..., Bench]) -> None:
+    one = bench(cancellable)
+    with pytest.raises(PortError, match="a text, got 7"):
+        context(one.emitters).emit(2, "even", id=7)  # type: ignore[arg-type]  # the mistake
+    assert one.values(0) == []
+
+
+@pytest.mark.parametrize("check_types", [True, False])
+def test_what_was_emitted_with_an_id_can_be_found_by_it(
+    bench: Callable[..., Bench], check_types: bool
+) -> None:
+    one = bench(cancellable, check_types=check_types)
+    context(one.emitters).emit(2, "even", id="two")
+    one.emitters["even"](4, id="four")
+    (edge,) = one.plane.outbound.edges
+    assert isinstance(edge, QueueEdge)
+    assert edge.withdraw("two") == (Cancelled.CANCELLED, [])
+    assert one.values(0) == [4]
 
 
 def test_a_node_without_outputs_has_nowhere_to_emit() -> None:

@@ -18,6 +18,7 @@ from dflow.wire.codec import Codec
 from dflow.wire.frames import pack_batch, pack_noted, parse
 from dflow.wire.notes import Notes, pack_notes
 from dflow.worker.aio import AsyncRunner
+from dflow.worker.context import current_headers
 from dflow.worker.dispatch import Dispatcher
 from dflow.worker.faults import Interrupted
 from dflow.worker.offering import Offering, Prepared
@@ -56,7 +57,7 @@ class Output:
         self.sent: list[Sent] = []
         self.withdrawn: list[str | None] = []
 
-    def prepare(self, value: Any) -> Prepared:
+    def prepare(self, value: Any, id: str | None = None) -> Prepared:
         """Freeze a value."""
         return Prepared(value, CODEC.encode(value), [], [])
 
@@ -139,6 +140,7 @@ class Bench:
         while self.data.inbox and self.tasks.free:
             for value, handling in self.dispatcher.take(self.data, self.tasks.free):
                 self.tasks.start(lambda value=value: self.call(value), handling)  # type: ignore[misc]
+        current_headers.set(None)
 
     def until(self, condition: Callable[[], object]) -> None:
         """Let tasks run until ``condition`` holds."""
