@@ -177,7 +177,8 @@ class TurnScheduler:
         w = self._all.get(worker)
         if w is None or self._released:
             return
-        if not w.measure(use, now):
+        mattered = w.wants or w.burns
+        if not w.measure(use, now) or not (mattered or w.wants):
             return
         if w.state is TurnState.HOLDING and now > w.until_s + self.quantum_s and w.wanted < BURNS:
             self._enter(worker, TurnState.OVERDUE, now)  # it is blocked in a handler

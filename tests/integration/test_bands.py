@@ -167,6 +167,19 @@ def test_burners_with_one_slot_take_turns_and_finish(tmp_path: Path) -> None:
     assert overlap(tmp_path) < 0.4
 
 
+def test_burners_that_share_a_worker_with_their_sinks_take_turns_and_finish(
+    tmp_path: Path,
+) -> None:
+    graph = Graph("fused")
+    for name in ("a", "b"):
+        one = burner(1000, str(tmp_path / name)).options(name=name)
+        graph.connect(one, total().options(name=f"end_{name}"))
+        graph.fuse(name, f"end_{name}")
+    report = run_checked(graph, slots=1, stats_interval_s=0.1)
+    assert [report.node(name).handled for name in ("end_a", "end_b")] == [1000, 1000]
+    assert overlap(tmp_path) < 0.4
+
+
 def test_without_slots_nobody_takes_turns(tmp_path: Path) -> None:
     report = run_checked(burners(3, 100, tmp_path), slots=0)
     assert report.node("total").handled == 300
