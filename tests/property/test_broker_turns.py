@@ -172,4 +172,4 @@ class Turns(RuleBasedStateMachine):
 
 
 TestTurns = Turns.TestCase
-TestTurns.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestTurns.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
