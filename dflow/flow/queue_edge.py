@@ -79,7 +79,7 @@ class QueueEdge:
         self._keys = KeyCounts()
         self._news = Completions(len(self.channels))
         self._next = 0  # number of the next message, in the order of the edge
-        self._run_ahead = plan.window * len(self.channels)
+        self._run_ahead = (plan.capacity if plan.limit else plan.window) * len(self.channels)
         self._by_offer = plan.numbered_by_offer
         self._queues, self._places = self._make_queues(code)
         self._copies = len(self.channels) if plan.broadcast else 1
@@ -230,7 +230,9 @@ class QueueEdge:
         windows, line = self.windows, queue.line
         count = len(windows)
         batch: list[Item] = []
-        while (item := line.next) is not None:
+        left = self._ahead(queue)
+        while left > 0 and (item := line.next) is not None:
+            left -= 1
             size = len(item.payload)
             free = [
                 (-w.room, (at - queue.first) % count, at)

@@ -297,6 +297,23 @@ def test_any_replica_with_hands_free_gets_the_next_message_of_a_key() -> None:
     assert [number for number, _ in wired.flush()] == [FIRST]
 
 
+def test_in_order_a_stuck_key_is_not_left_behind_by_more_than_the_capacity() -> None:
+    wired = limited(numbered=True, capacity=8)
+    wired.emit("a", *[f"b{number}" for number in range(30)])
+    wired.flush()
+    end = wired.ends[FIRST]
+    end.take()  # a is stuck
+    for _ in range(30):
+        if end.inbox:
+            end.handle()
+        wired.report()
+        wired.flush()
+    assert end.window.received == 8
+    end.window.finish(0)
+    wired.report()
+    assert wired.flush()
+
+
 def test_a_limited_edge_is_full_when_so_much_waits() -> None:
     wired = limited(capacity=2)
     wired.emit("a1", "a2")
