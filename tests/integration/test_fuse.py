@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from dflow import (
+    Cancelled,
     Context,
     Graph,
     HookFailed,
@@ -385,8 +387,7 @@ def test_messages_from_outside_reach_an_inner_node() -> None:
         for value in run.results():
             wanted.discard(tuple(value) if isinstance(value, (list, tuple)) else value)
             if not wanted:
-                break
-        run.stop()
+                run.stop()
         report = run.wait(20)
     assert report.balances
     assert report.edge("run->inlet.settings").delivered == 1
@@ -507,3 +508,153 @@ def test_control_is_served_between_data_of_fused_nodes() -> None:
     values, report = collect(graph, last)
     assert len(values) == N + 3
     assert report.edge("commands.out->inlet.settings").delivered == 3
+
+
+# --- what messages one by one can do ------------------------------------------------------------
+
+
+def test_a_message_on_its_way_to_an_inner_node_can_be_cancelled() -> None:
+    first, inner, last = endless(), Inlet(), keep()
+    graph = Graph("cancel", first >> edge(policy="latest") >> inner.data, inner >> last)
+    graph.connect(count(1).options(name="once"), inner.settings)
+    graph.fuse(first, inner, last)
+    with graph.start(results=[last]) as run:
+        run.pause(inner)
+        id = run.send(inner.data, "unwanted")
+        assert run.cancel(id) is Cancelled.CANCELLED
+        run.send(inner.data, "wanted")
+        run.resume(inner)
+        seen: list[Any] = []
+        for value in run.results():
+            seen.append(value)
+            if value == "wanted":
+                run.stop()
+        report = run.wait(20)
+    assert report.balances
+    assert "unwanted" not in seen
+
+
+class Dispatcher(Node):
+    """Emits jobs with ids."""
+
+    go = Input(int)
+    jobs = Output(int)
+
+    @go.handler
+    def handle(self, x: int) -> None:
+        """Emit one that may be cancelled."""
+        self.jobs.emit(x, id=f"job-{x}")
+
+
+def test_a_message_between_fused_nodes_can_be_cancelled_by_its_id() -> None:
+    first, last = Dispatcher(), keep()
+    graph = Graph("ids", first)
+    graph.connect(first.jobs, last, cancellable=True)
+    graph.accept(first).fuse(first, last)
+    with graph.start(results=[last]) as run:
+        run.pause(last)
+        for number in range(5):
+            run.send(first, number)
+        eventually(lambda: depth(run, "dispatcher.jobs->keep.in") == 5, within_s=10)
+        assert run.cancel("job-3") is Cancelled.CANCELLED
+        run.resume(last)
+        run.stop()
+        assert list(run.results()) == [0, 1, 2, 4]
+        report = run.wait(20)
+    assert report.edge("dispatcher.jobs->keep.in").cancelled == 1
+    assert report.balances
+
+
+def test_what_has_waited_too_long_inside_a_worker_expires() -> None:
+    first, last = keep().options(name="first"), keep()
+    graph = Graph("ttl")
+    graph.connect(first, last, ttl_s=0.2)
+    graph.accept(first).fuse(first, last)
+    with graph.start() as run:
+        run.pause(last)
+        for number in range(5):
+            run.send(first, number)
+        eventually(lambda: depth(run, "first.out->keep.in") == 5, within_s=10)
+        passed = time.monotonic() + 0.3
+        eventually(lambda: time.monotonic() > passed)
+        run.resume(last)
+        run.stop()
+        report = run.wait(20)
+    edge_report = report.edge("first.out->keep.in")
+    assert (edge_report.expired, edge_report.delivered) == (5, 0)
+    assert report.balances
+
+
+@node
+async def at_most_one_of_a_key(x: int) -> tuple[int, int]:
+    """Return the key and how many of it were under way."""
+    key = x % 4
+    UNDER_WAY[key] += 1
+    await asyncio.sleep(0.001)
+    UNDER_WAY[key] -= 1
+    return x, UNDER_WAY[key]
+
+
+UNDER_WAY = [0] * 4
+
+
+def key_of(x: int) -> int:
+    return x % 4
+
+
+def test_limits_for_each_key_hold_inside_a_worker() -> None:
+    first = count(200)
+    work = at_most_one_of_a_key().options(concurrency=16, max_in_flight_per_key=1)
+    last = keep()
+    graph = Graph("limit", first >> edge(key=key_of) >> work >> last).fuse(first, work, last)
+    values, _ = collect(graph, last)
+    assert {under_way for _, under_way in values} == {0}
+    for key in range(4):
+        assert [x for x, _ in values if x % 4 == key] == list(range(key, 200, 4))
+
+
+@node
+async def sooner_or_later(x: int) -> int:
+    await asyncio.sleep(0.003 if x % 3 == 0 else 0)
+    return x
+
+
+def test_concurrent_results_leave_in_order_inside_a_worker() -> None:
+    first, last = count(200), keep()
+    work = sooner_or_later().options(concurrency=16, ordered=True)
+    graph = Graph("ordered", first >> work >> last).fuse(first, work, last)
+    values, _ = collect(graph, last)
+    assert values == list(range(200))
+
+
+class Told(Node):
+    """Emits what it is told, with its replica."""
+
+    values = Input(Any, required=False)
+    settings = Input(Any, priority=Priority.CONTROL)
+    out = Output(Any)
+
+    @values.handler
+    def handle(self, x: Any) -> None:
+        """Do nothing."""
+
+    @settings.handler
+    def change(self, x: Any, ctx: Context) -> Any:
+        """Say who heard it."""
+        return x, ctx.replica
+
+
+def test_control_messages_reach_all_replicas_of_a_fused_node() -> None:
+    first, told, last = keep().options(replicas=2), Told().options(replicas=2), keep()
+    graph = Graph("broadcast", count(6) >> first >> told.settings, told >> last.options(name="end"))
+    graph.fuse(first, told)
+    values, report = collect(graph, graph.nodes["end"])
+    assert sorted(map(tuple, values)) == [(x, replica) for x in range(6) for replica in range(2)]
+    assert report.edge("keep.out->told.settings").delivered == 12
+
+
+@pytest.mark.parametrize("options", [{"start_method": "spawn"}, {"transport": "tcp"}])
+def test_fused_nodes_run_however_processes_are_made_and_linked(options: dict[str, Any]) -> None:
+    graph, last = chain("double", "fails_on_odd", "twice")
+    values, _ = collect(graph, last, **options)
+    assert len(values) == 2 * N
