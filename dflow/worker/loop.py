@@ -28,6 +28,9 @@ __all__ = ["WorkerLoop"]
 IDLE_REPORT_S = 0.002
 """An idle worker reports the credit it owes after this long, off the path of paced streams."""
 
+BUSY_REPORT_NS = 20_000_000
+"""One that is never idle does so that often: who sends it little still hears that it was done."""
+
 
 class WorkerLoop:
     """One replica; `run` returns when the coordinator has let it go.
@@ -53,6 +56,7 @@ class WorkerLoop:
         self._endpoint = endpoint
         self._violation: str | None = None
         self._turn = OwnTurn()
+        self._report_all_at = 0
 
     def run(self) -> None:
         """Live: from the assignment to being let go by the coordinator."""
@@ -105,7 +109,7 @@ class WorkerLoop:
         """Wait until there is something to do, then take in what has arrived."""
         plane = self._plane
         # before waiting: a sender that is out of credit may be waiting for this
-        owing = plane.inbound.grant(idle=False)
+        owing = plane.inbound.grant(idle=self._late_with_reports())
         timeout = self._timeout_s(owing)
         ready = plane.poller.wait(0 if self._work.active else timeout)
         if not ready and self._work.active:
@@ -116,6 +120,14 @@ class WorkerLoop:
             plane.receive(ready)
         elif owing and timeout != 0:
             plane.inbound.grant(idle=True)
+
+    def _late_with_reports(self) -> bool:
+        """Whether it is time to report all credit that is owed, although there is work to do."""
+        now = monotonic_ns()
+        late = now >= self._report_all_at
+        if late:
+            self._report_all_at = now + BUSY_REPORT_NS
+        return late
 
     def _timeout_s(self, owing: bool) -> float | None:
         """Return how long there is nothing to do: 0 when there is work, None for ever."""
