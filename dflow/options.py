@@ -30,6 +30,8 @@ MAX_CAPACITY = 1 << 20
 MAX_REPLICAS = 256
 MAX_CONCURRENCY = 4096
 MAX_SLOTS = 4096
+MAX_SECONDS = 10**9
+"""Some thirty years: times in nanoseconds stay far from where floats are coarse."""
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -60,9 +62,11 @@ def _whole(what: str, value: object, low: int, high: int) -> None:
 
 def _seconds(what: str, value: object, *, zero: bool = False) -> None:
     good = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not good or not (value >= 0 if zero else value > 0) or value == float("inf"):  # type: ignore[operator]  # narrowed by `good`
+    if not good or not (value >= 0 if zero else value > 0):  # type: ignore[operator]  # narrowed by `good`
         least = ">= 0" if zero else "> 0"
         raise OptionError(f"{what}: expected seconds {least}, got {value!r}")
+    if value > MAX_SECONDS:  # type: ignore[operator]  # narrowed by `good`
+        raise OptionError(f"{what}: expected at most {MAX_SECONDS:,} seconds, got {value!r}")
 
 
 def _one_of(what: str, value: object, allowed: tuple[str, ...]) -> None:

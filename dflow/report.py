@@ -205,6 +205,9 @@ class RunReport:
         if self.edges:
             parts.append(_edge_table(self.edges))
         parts.append(self._balance_text())
+        failed = [f"{e.id} {e.merge_errors:,}" for e in self.edges if e.merge_errors]
+        if failed:
+            parts.append(f"coalesce failed, both messages were kept: {', '.join(failed)}")
         if self.error:
             parts.append(f"{self.error_kind or 'error'}: {self.error}")
         return "\n\n".join(parts)

@@ -91,8 +91,8 @@ class InChannelStats:
     """One channel, seen by its receiver.
 
     ``received`` arrived, ``delivered`` were handed to a handler, ``done`` are those whose
-    handler returned, ``malformed`` counts frames refused and messages not decoded. ``expired``
-    and ``cancelled`` were received but not delivered.
+    handler returned, ``malformed`` counts frames refused and messages not decoded. ``expired``,
+    ``cancelled`` and ``superseded`` (by a newer one) were received but not delivered.
     """
 
     channel: int
@@ -102,6 +102,7 @@ class InChannelStats:
     malformed: int = 0
     expired: int = 0
     cancelled: int = 0
+    superseded: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +137,7 @@ class WorkerStats:
             dict(self.unsent),
             dict(self.peak),
             [[o.channel, o.sent, o.sent_bytes, o.taken, o.done] for o in self.outs],
-            [
-                [i.channel, i.received, i.delivered, i.done, i.malformed, i.expired, i.cancelled]
-                for i in self.ins
-            ],
+            [list(astuple(i)) for i in self.ins],
             {edge: list(astuple(fates)) for edge, fates in self.fates.items()},
             {
                 edge: [q.oldest_s, [list(astuple(key)) for key in q.keys]]

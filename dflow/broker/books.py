@@ -69,7 +69,7 @@ def _are_counters(stats: WorkerStats) -> bool:
         numbers += [out.channel, out.sent, out.sent_bytes, out.taken, out.done]
     for into in stats.ins:
         numbers += [into.channel, into.received, into.delivered, into.done, into.malformed]
-        numbers += [into.expired, into.cancelled]
+        numbers += [into.expired, into.cancelled, into.superseded]
     texts: list[object] = [*stats.fused, *(name for node in nodes for name in node.metrics)]
     texts += [key.key for queue in stats.queues.values() for key in queue.keys]
     values: list[object] = [value for node in nodes for value in node.metrics.values()]
@@ -98,10 +98,16 @@ class _Flow:
     underway: list[int] = field(default_factory=list)
     expired: int = 0
     cancelled: int = 0
+    superseded: int = 0
     fates: Fates = field(default_factory=Fates)
     oldest_s: float = 0.0
     keys: tuple[KeyStats, ...] = ()
     exact: bool = True
+
+    @property
+    def passed_over(self) -> int:
+        """Messages received and not delivered, because nobody wanted them any more."""
+        return self.expired + self.cancelled + self.superseded
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +166,17 @@ def _sum(a: Fates, b: Fates) -> Fates:
     return Fates(*(x + y for x, y in zip(astuple(a), astuple(b), strict=True)))
 
 
+def _passed_over(into: InChannelStats) -> int:
+    """Return how many messages were received and then passed over."""
+    return into.expired + into.cancelled + into.superseded
+
+
 def _add_channel(flow: _Flow, channel: _Channel, lost: Collection[WorkerId]) -> None:
     out, into = channel.out, channel.into
     wired, received, delivered = out.sent, into.received, into.delivered
     if channel.receiver in lost:
         delivered = max(delivered, out.done)
-        delivered -= into.expired + into.cancelled if delivered > into.delivered else 0
+        delivered -= _passed_over(into) if delivered > into.delivered else 0
         received = max(received, out.taken, delivered)
     if channel.sender in lost:
         wired = max(wired, received)
@@ -176,10 +187,11 @@ def _add_channel(flow: _Flow, channel: _Channel, lost: Collection[WorkerId]) -> 
     flow.malformed += into.malformed
     flow.done += into.done
     flow.in_flight += max(0, out.sent - max(out.done, into.done))
-    taken = into.delivered + into.expired + into.cancelled
+    taken = into.delivered + _passed_over(into)
     flow.underway.append(max(0, out.sent - max(out.taken, taken)))
     flow.expired += into.expired
     flow.cancelled += into.cancelled
+    flow.superseded += into.superseded
 
 
 def _ends(plan: Plan) -> dict[int, set[WorkerId]]:
@@ -208,14 +220,14 @@ def edge_reports(
 
 def _edge_report(plan: Plan, edge: EdgePlan, flow: _Flow, *, reject: bool = False) -> EdgeReport:
     fates = flow.fates
-    left = flow.unsent + flow.wired - flow.delivered - flow.expired - flow.cancelled
+    left = flow.unsent + flow.wired - flow.delivered - flow.passed_over
     if not flow.exact:
-        left = flow.offered - fates.total - flow.delivered - flow.expired - flow.cancelled
+        left = flow.offered - fates.total - flow.delivered - flow.passed_over
     return EdgeReport(
         edge.id,
         sent=flow.offered,
         delivered=flow.delivered,
-        dropped=fates.dropped,
+        dropped=fates.dropped + flow.superseded,
         coalesced=fates.coalesced,
         expired=fates.expired + flow.expired,
         cancelled=fates.cancelled + flow.cancelled,
@@ -333,7 +345,8 @@ def edge_statuses(plan: Plan, counted: Counted) -> tuple[EdgeStatus, ...]:
         senders = 1 if edge.sender == EXTERNAL else plan.by_name[edge.sender].replicas
         queues = senders if shared else width[edge.index]
         flow = flows.get(edge.index, _Flow())
-        statuses.append(_edge_status(edge, flow, edge.capacity * queues))
+        capacity = 1 if edge.policy == "latest" else edge.capacity
+        statuses.append(_edge_status(edge, flow, capacity * queues))
     return tuple(statuses)
 
 
@@ -363,7 +376,7 @@ def _merged(keys: Sequence[KeyStats]) -> tuple[KeyStatus, ...]:
 
 def _edge_status(edge: EdgePlan, flow: _Flow, capacity: int) -> EdgeStatus:
     fates = flow.fates
-    gone = flow.delivered + flow.expired + flow.cancelled + fates.total
+    gone = flow.delivered + flow.passed_over + fates.total
     return EdgeStatus(
         edge.id,
         max(flow.offered, gone),
@@ -374,8 +387,8 @@ def _edge_status(edge: EdgePlan, flow: _Flow, capacity: int) -> EdgeStatus:
         waiting=flow.unsent,
         in_flight=flow.in_flight,
         taken=flow.delivered,
-        done=flow.done - flow.expired - flow.cancelled,
-        dropped=fates.dropped,
+        done=flow.done - flow.passed_over,
+        dropped=fates.dropped + flow.superseded,
         coalesced=fates.coalesced,
         expired=fates.expired + flow.expired,
         cancelled=fates.cancelled + flow.cancelled,

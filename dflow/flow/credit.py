@@ -68,11 +68,13 @@ class ReceiveWindow:
     ``reports`` is `EdgePlan.reports`. With "ready", what is reported as taken is what is done,
     in whatever order: a sender may then send as many as there are hands free. ``beyond`` are the
     numbers of messages done while an earlier one is not; they are reported with "ready" only.
+    ``lent``: messages asked for although as many are here as there are hands free, because what is
+    here may be out of date.
     """
 
     __slots__ = (
-        "_at", "_ready", "beyond", "capacity", "done", "max_bytes", "received", "received_bytes",
-        "reported", "reported_bytes", "reported_done", "taken", "taken_bytes",
+        "_at", "_ready", "beyond", "capacity", "done", "lent", "max_bytes", "received",
+        "received_bytes", "reported", "reported_bytes", "reported_done", "taken", "taken_bytes",
     )  # fmt: skip
 
     def __init__(self, capacity: int, max_bytes: int, reports: str = "half") -> None:
@@ -87,6 +89,7 @@ class ReceiveWindow:
         self.taken_bytes = 0
         self.done = 0
         self.beyond: set[int] = set()
+        self.lent = 0
         self.reported = 0
         self.reported_bytes = 0
         self.reported_done = 0
@@ -95,10 +98,11 @@ class ReceiveWindow:
         """Count an arriving batch; raises `ProtocolError` for a gap or an overrun."""
         if sequence != self.received:
             raise ProtocolError(f"batch: expected sequence {self.received}, got {sequence}")
-        if messages > self.capacity - (self.received - self.taken):
+        room = self.capacity + self.lent - (self.received - self.taken)
+        if messages > room:
             raise ProtocolError(
-                f"batch: expected at most {self.capacity - (self.received - self.taken)} messages "
-                f"(capacity {self.capacity}), got {messages}"
+                f"batch: expected at most {room} messages (capacity {self.capacity}), "
+                f"got {messages}"
             )
         room_bytes = self.max_bytes - (self.received_bytes - self.taken_bytes)
         alone = messages == 1 and self.received == self.taken
@@ -130,7 +134,7 @@ class ReceiveWindow:
 
     def due(self, *, idle: bool) -> bool:
         """Whether a report should be sent now; when ``idle``, whether anything is owed."""
-        taken = self.taken if not self._ready else self.done + len(self.beyond)
+        taken = self._credit
         if idle or self._at == 1:
             return taken != self.reported or self.done != self.reported_done
         return (
@@ -138,9 +142,14 @@ class ReceiveWindow:
             or 2 * (self.taken_bytes - self.reported_bytes) >= self.max_bytes
         )
 
+    @property
+    def _credit(self) -> int:
+        """What is reported as taken."""
+        return self.done + len(self.beyond) + self.lent if self._ready else self.taken
+
     def report(self) -> tuple[int, int, int, tuple[int, ...]]:
         """Return (taken, taken_bytes, done, beyond) and remember that it was sent."""
-        self.reported = self.taken if not self._ready else self.done + len(self.beyond)
+        self.reported = self._credit
         self.reported_bytes = self.taken_bytes
         self.reported_done = self.done
         beyond = tuple(self.beyond) if self._ready else ()

@@ -6,6 +6,9 @@ and no more. A batch is handed out in one piece and consumed message by message.
 Most channels hand out whatever comes first. A *picky* one looks at each message: it may have to
 wait for its turn (`dflow.flow.order`), or not be wanted any more: too old, cancelled, or lost
 because it could not be decoded. Such a message is passed over when its turn comes.
+
+A *fresh* channel (policy latest) holds at most one message, and not an old one: `refresh` asks the
+sender for what is newer, which takes its place.
 """
 
 from __future__ import annotations
@@ -23,7 +26,10 @@ from dflow.message import Headers, Priority
 from dflow.wire.frames import Frame, array_header_size, pack_closed, pack_credit
 from dflow.wire.notes import NO_NOTES, Notes, parse_notes
 
-__all__ = ["LOST", "Batch", "InChannel", "Unwanted"]
+__all__ = ["LOST", "STALE_NS", "Batch", "InChannel", "Unwanted"]
+
+STALE_NS = 4_000_000
+"""Older than this, a message of a fresh channel may be out of date."""
 
 LOST = object()
 """Stands among the values of a batch for a message that could not be decoded."""
@@ -35,6 +41,7 @@ class Unwanted(Enum):
     EXPIRED = "expired"
     CANCELLED = "cancelled"
     LOST = "lost"
+    SUPERSEDED = "superseded"
 
 
 @dataclass(slots=True)
@@ -53,15 +60,16 @@ class Batch:
 class InChannel:
     """One channel at its receiver. Invariant: done <= taken <= received.
 
-    ``expired`` and ``withdrawn`` count messages passed over (too old, cancelled); ``malformed``
-    what could not be decoded. ``cancelled`` are the sequences not to be handed out.
+    ``expired``, ``withdrawn`` and ``superseded`` count messages passed over (too old, cancelled,
+    replaced by a newer one); ``malformed`` what could not be decoded. ``cancelled`` are the
+    sequences not to be handed out.
     """
 
     __slots__ = (
         "_last_number", "_numbered", "_place", "_ttl_ns",
-        "cancelled", "edge_id", "end_at", "epoch", "expired", "external", "inbox", "malformed",
-        "merge", "number", "peer", "picky", "port", "priority", "siblings", "window",
-        "withdrawn",
+        "cancelled", "edge_id", "end_at", "epoch", "expired", "external", "fresh", "inbox",
+        "malformed", "merge", "number", "peer", "picky", "port", "priority", "siblings",
+        "superseded", "window", "withdrawn",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +86,7 @@ class InChannel:
         numbered: bool = False,
         ttl_s: float | None = None,
         reports: str = "half",
+        fresh: bool = False,
     ) -> None:
         self.number = number
         self.edge_id = edge_id
@@ -92,6 +101,8 @@ class InChannel:
         self.malformed = 0
         self.expired = 0
         self.withdrawn = 0
+        self.superseded = 0
+        self.fresh = fresh
         self.cancelled: set[int] = set()
         self.merge: Merge | None = None
         self.siblings: tuple[InChannel, ...] = (self,)  # those of its merge, by their place in it
@@ -120,6 +131,8 @@ class InChannel:
             self.window.receive(frame.sequence, count, size)
             headers = Headers(self.edge_id, frame.sequence, frame.sent_ns)
             self.inbox.append(Batch(frame.body, count, size, headers, notes))
+            if self.fresh:
+                self._supersede()
         if notes.numbers:
             self._last_number = notes.numbers[-1]
         for at in notes.withdrawn:
@@ -133,6 +146,8 @@ class InChannel:
         self.window.receive(first, count, 0)
         headers = Headers(self.edge_id, first, sent_ns)
         self.inbox.append(Batch(None, count, 0, headers, notes, list(values)))
+        if self.fresh:
+            self._supersede()
         if self.merge is not None:
             self.merge.accept(self._place, count, notes)
 
@@ -184,11 +199,30 @@ class InChannel:
         batch = self.inbox[0]
         batch.position += count
         self.window.taken += count
+        self.window.lent = 0  # what was lent is due once this is done
         if batch.position >= batch.count:
             self.window.taken_bytes += batch.size_bytes
             self.inbox.popleft()
         if self.merge is not None:
             self.merge.took(self._place, count)
+
+    # --- fresh channels -------------------------------------------------------------------------
+
+    def stale(self, wall_ns: int) -> bool:
+        """Whether the message at hand is so old that there may be a newer one."""
+        if not self.fresh or not self.inbox or self.window.lent or self.end_at is not None:
+            return False
+        return wall_ns - self.inbox[0].headers.sent_ns > STALE_NS
+
+    def refresh(self) -> None:
+        """Ask for one more message, with the next report; it takes the place of the one here."""
+        self.window.lent = 1
+
+    def _supersede(self) -> None:
+        """Pass over what a newer message has replaced."""
+        self.window.lent = 0
+        while len(self.inbox) > 1:
+            self.pass_over(Unwanted.SUPERSEDED, self.inbox[0].count - self.inbox[0].position)
 
     # --- which messages --------------------------------------------------------------------------
 
@@ -236,6 +270,8 @@ class InChannel:
         elif why is Unwanted.CANCELLED:
             self.withdrawn += count
             self.cancelled.difference_update(range(self.window.taken, self.window.taken + count))
+        elif why is Unwanted.SUPERSEDED:
+            self.superseded += count
         first = self.window.taken
         self.take(count)
         for sequence in range(first, first + count):  # earlier ones may still be handled

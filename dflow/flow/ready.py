@@ -42,6 +42,10 @@ class ReadyQueue:
         """Return the channel whose turn it is, or None; push it back after its turn."""
         return self._queue.pop(allowed, only=_CONTROL if only_control else _ALL)
 
+    def remove(self, channel: InChannel) -> None:
+        """Take ``channel`` out, if it stands in the queue."""
+        self._queue.remove(channel)
+
     def waiting(self, *, only_control: bool = False, allowed: Allowed | None = None) -> bool:
         """Whether `pop` would return a channel."""
         return self._queue.waiting(allowed, only=_CONTROL if only_control else _ALL)

@@ -87,8 +87,8 @@ def _limited(
     if len(keyed) != 1 or others:
         yield Problem(
             node.name,
-            "max_in_flight_per_key: expected one edge with key= and no other data into the node,"
-            f" got {', '.join(keyed + others) or 'none'}",
+            "max_in_flight_per_key: expected one edge with key= and no other data into the node"
+            f" (CONTROL edges do not count), got {', '.join(keyed + others) or 'none'}",
             "give its edge (or graph.accept) key=..., and merge others before it",
         )
     for link in into:

@@ -15,7 +15,7 @@ from threading import Condition, Lock
 from typing import Any
 
 from dflow.clock import monotonic_ns
-from dflow.errors import NodeEnded, PortError
+from dflow.errors import NodeEnded, OptionError, PortError
 from dflow.flow.queue_edge import Place, QueueEdge
 from dflow.graph.plan import Plan
 from dflow.wire.codec import Codec
@@ -82,6 +82,8 @@ class Sending:
         Raises `NodeEnded`, `EncodeError`, `EdgeFull`, what a key function does, or `TimeoutError`
         when no credit came in time.
         """
+        if id is not None and not isinstance(id, str):
+            raise OptionError(f"send(id=...): expected an id that is a text, got {id!r}")
         edge = self.edges.get((node, port)) or self._open(node, port)
         id = f"sent-{next(self._numbers)}" if id is None else id
         with self._code.lock:

@@ -160,6 +160,8 @@ class Dispatcher:
     def take(self, channel: InChannel, most: int) -> list[tuple[Any, Handling]]:
         """Take up to ``most`` messages off the channel, to be handled as tasks."""
         values = self._next_values(channel, most)
+        if not values:  # none may be wanted, and nothing left
+            return []
         first = channel.window.taken
         taken = [(value, Handling(channel, first + i)) for i, value in enumerate(values)]
         if self._order is not None and channel.priority is not Priority.CONTROL:
@@ -168,8 +170,7 @@ class Dispatcher:
                 finished = partial(channel.finish_one, handling.sequence)
                 handling.slot = self._order.enter(number, finished)
         self.handled += len(values)
-        if values:
-            channel.take(len(values))
+        channel.take(len(values))
         return taken
 
     def _next_values(self, channel: InChannel, most: int) -> list[Any]:

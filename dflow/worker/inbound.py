@@ -129,6 +129,7 @@ class Inbound:
             numbered=edge.numbered,
             ttl_s=edge.ttl_s,
             reports=edge.reports,
+            fresh=edge.policy == "latest",
         )
 
     def _put_in_order(self, edge: EdgePlan, me: WorkerId) -> None:
@@ -269,6 +270,13 @@ class Inbound:
             else:
                 owing = True
         return owing
+
+    def refresh(self, channel: InChannel) -> None:
+        """Ask the sender of a fresh channel for what is newer than what is here."""
+        channel.refresh()
+        if channel.peer is not None:
+            link, peer = channel.peer
+            link.send(peer, channel.credit_frame())
 
     def end(self, node: str) -> None:
         """Tell senders outside that ``node`` takes no more; idempotent."""

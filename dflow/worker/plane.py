@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dflow.clock import cpu_ns, delayed_ns, monotonic_ns
+from dflow.flow.in_edge import InChannel
 from dflow.flow.queue_edge import QueueEdge
 from dflow.graph.plan import Plan, WorkerId
 from dflow.stats import InChannelStats, NodeStats, OutChannelStats, WorkerStats
@@ -27,6 +28,10 @@ from dflow.worker.outbound import Merge, Outbound, Outputs
 __all__ = ["DataPlane", "Gate"]
 
 NOTHING: Mapping[str, NodeStats] = MappingProxyType({})
+
+
+FRESHEN_NS = 3_000_000
+"""How long a node waits for what is newer: its sender may look at credit every ms only."""
 
 
 class Gate:
@@ -115,6 +120,21 @@ class DataPlane:
             elif isinstance(link, OutLink):
                 self.outbound.receive(link)
 
+    def freshen(self, channel: InChannel) -> None:
+        """Get what is newer than what ``channel``, whose turn it is, holds, if it comes in time.
+
+        Sending goes on: the sender may be a node of this worker.
+        """
+        self.inbound.refresh(channel)
+        self.flush()
+        by_ns = monotonic_ns() + FRESHEN_NS
+        while channel.window.lent and (left_ns := by_ns - monotonic_ns()) > 0:
+            ready = self.poller.wait(left_ns / 1e9)
+            self.receive(ready)
+            if self.wakeup.fd in ready:
+                break  # there is something else to do; it stays set
+        self.inbound.ready.remove(channel)  # it has its turn already
+
     def flush(self) -> None:
         """Send everything that has credit, and set the gate if an edge has none left."""
         self.outbound.flush()
@@ -158,11 +178,12 @@ class DataPlane:
                 InChannelStats(
                     ch.number,
                     ch.window.received,
-                    ch.window.taken - ch.expired - ch.withdrawn,
+                    ch.window.taken - ch.expired - ch.withdrawn - ch.superseded,
                     ch.window.done,
                     ch.malformed,
                     ch.expired,
                     ch.withdrawn,
+                    ch.superseded,
                 )
                 for ch in list(self.inbound.channels.values())
             ),

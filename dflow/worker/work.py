@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dflow.clock import monotonic_ns
+from dflow.clock import monotonic_ns, wall_ns
 from dflow.errors import PortError
 from dflow.flow.queue_edge import QueueEdge
 from dflow.message import Priority
@@ -323,6 +323,8 @@ class Work:
 
     def take(self, channel: InChannel, *, only_control: bool | None = None) -> None:
         """Give ``channel``, taken out of the ready queue, its turn; ``only_control`` if known."""
+        if channel.fresh and channel.stale(wall_ns()):
+            self._plane.freshen(channel)
         if self._handlers[channel.port].is_async:
             self._start_tasks(channel)
         else:

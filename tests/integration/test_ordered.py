@@ -377,3 +377,35 @@ def test_control_messages_are_handled_in_between() -> None:
     assert told
     assert numbers == sorted(numbers)
     assert report.balances, report.imbalances
+
+
+@node
+async def nap(x: int) -> int:
+    """Take some milliseconds."""
+    await asyncio.sleep(0.005)
+    return x
+
+
+def test_tasks_in_order_pass_over_what_is_too_old() -> None:
+    napping = nap().options(concurrency=4, ordered=True)
+    graph = Graph("old", count(200) >> edge(ttl_s=0.02) >> napping)
+    values, report = collect(graph, napping, log_level="WARNING")
+    into = report.edge("count.out->nap.in")
+    assert into.expired > 0
+    assert into.delivered + into.expired == 200
+    assert len(values) == into.delivered
+    assert values == sorted(values)
+
+
+def test_tasks_in_order_pass_over_what_was_cancelled() -> None:
+    napping = nap().options(concurrency=4, ordered=True)
+    graph = Graph("cancelled", napping).accept(napping)
+    with graph.start(results=napping, log_level="WARNING") as run:
+        ids = [run.send(napping, x) for x in range(40)]
+        cancelled = {x for x in range(0, 40, 3) if run.cancel(ids[x]) is Cancelled.CANCELLED}
+        results = run.results()
+        kept = [x for x in range(40) if x not in cancelled]
+        assert [next(results) for _ in kept] == kept
+    report = run.wait()
+    assert report.balances, report.imbalances
+    assert report.edge("run->nap.in").cancelled == len(cancelled)
