@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from dflow import EdgeFull, Graph, Input, Node, Output, Priority, coalesce, source
+from dflow.report import FATES, EdgeReport, EdgeStatus
 from dflow.runtime import Run
 from tests.integration.flows import (
     Inlet,
@@ -31,6 +32,8 @@ from tests.support import eventually
 pytestmark = pytest.mark.timeout(60)
 
 LONG_S = 30.0
+N = 3000
+every_capacity = pytest.mark.parametrize("capacity", [1, 2, 8, 64, 1024])
 PERIOD_S = 0.1
 LATE_S = 0.005
 MACHINE_S = 0.25
@@ -104,6 +107,11 @@ def fussy(waiting: int, new: int) -> int:
     return waiting + new
 
 
+def edge_of(run: Run, edge: str) -> EdgeStatus:
+    """Return an edge as it is now."""
+    return next(e for e in run.status().edges if e.id == edge)
+
+
 def offered(run: Run, edge: str, messages: int) -> None:
     """Wait until so many messages were emitted onto an edge."""
 
@@ -120,6 +128,8 @@ def behind_a_gate(tmp_path: Path, n: int, **options: Any) -> tuple[list[Any], An
     graph.connect(count(n), into, **options)
     with graph.start(results=[into]) as run:
         offered(run, "count.out->gated.into", n)
+        stands = edge_of(run, "count.out->gated.into")
+        assert stands.depth <= stands.capacity
         (tmp_path / "gate").touch()
         got = list(run.results())
         report = run.wait(LONG_S)
@@ -127,33 +137,80 @@ def behind_a_gate(tmp_path: Path, n: int, **options: Any) -> tuple[list[Any], An
     return got, report.edge("count.out->gated.into")
 
 
-@pytest.mark.parametrize("capacity", [1, 8])
+def books_at_rest(got: list[int], edge: EdgeReport, capacity: int, lost: str) -> None:
+    """Everything was delivered or lost in the way ``lost``, and there never was too much."""
+    fates = {fate: getattr(edge, fate) for fate in FATES if getattr(edge, fate)}
+    assert fates == {"delivered": len(got), lost: N - len(got)}
+    assert edge.sent == N
+    assert edge.peak == capacity
+
+
+@every_capacity
 def test_drop_delivers_what_came_first(tmp_path: Path, capacity: int) -> None:
-    got, edge = behind_a_gate(tmp_path, 1000, policy="drop", capacity=capacity)
+    got, edge = behind_a_gate(tmp_path, N, policy="drop", capacity=capacity)
     assert got == list(range(capacity))
-    assert (edge.sent, edge.dropped, edge.peak) == (1000, 1000 - capacity, capacity)
+    books_at_rest(got, edge, capacity, "dropped")
 
 
-@pytest.mark.parametrize("capacity", [1, 8])
+@every_capacity
 def test_drop_oldest_delivers_what_came_last(tmp_path: Path, capacity: int) -> None:
-    got, edge = behind_a_gate(tmp_path, 1000, policy="drop_oldest", capacity=capacity)
+    got, edge = behind_a_gate(tmp_path, N, policy="drop_oldest", capacity=capacity)
     assert got[0] == 0  # in the consumer's hands
-    assert got[1:] == list(range(1000 - capacity, 1000))
-    assert (edge.sent, edge.dropped, edge.peak) == (1000, 1000 - len(got), capacity)
+    assert got[1:] == list(range(N - capacity, N))
+    books_at_rest(got, edge, capacity, "dropped")
 
 
-def test_latest_delivers_the_newest(tmp_path: Path) -> None:
-    got, edge = behind_a_gate(tmp_path, 1000, policy="latest", capacity=8)
-    assert got == [0, 999]
-    assert (edge.sent, edge.dropped) == (1000, 998)
+@every_capacity
+def test_latest_delivers_the_newest(tmp_path: Path, capacity: int) -> None:
+    got, edge = behind_a_gate(tmp_path, N, policy="latest", capacity=capacity)
+    assert got == [0, N - 1]
+    books_at_rest(got, edge, 1, "dropped")
 
 
-@pytest.mark.parametrize("capacity", [1, 8])
+@every_capacity
 def test_coalesce_conserves_the_sum(tmp_path: Path, capacity: int) -> None:
-    got, edge = behind_a_gate(tmp_path, 1000, policy=coalesce(add), capacity=capacity)
-    assert sum(got) == sum(range(1000))
-    assert len(got) == capacity + 1
-    assert (edge.sent, edge.coalesced, edge.dropped) == (1000, 1000 - len(got), 0)
+    got, edge = behind_a_gate(tmp_path, N, policy=coalesce(add), capacity=capacity)
+    assert got[:capacity] == list(range(capacity))  # only the newest that waits is merged into
+    assert got[capacity:] == [sum(range(capacity, N))]
+    books_at_rest(got, edge, capacity, "coalesced")
+
+
+@every_capacity
+def test_reject_delivers_what_was_not_refused(tmp_path: Path, capacity: int) -> None:
+    graph = Graph("gated")
+    careful, into = Careful(), Gated(tmp_path / "gate")
+    graph.connect(count(N), careful)
+    graph.connect(careful.out, into, policy="reject", capacity=capacity)
+    with graph.start(results=[into]) as run:
+        offered(run, "careful.out->gated.into", N)
+        (tmp_path / "gate").touch()
+        got = list(run.results())
+        report = run.wait(LONG_S)
+    assert report.balances, report.imbalances
+    assert got == list(range(capacity))
+    assert report.node("careful").errors == 0  # the handler caught them
+    books_at_rest(got, report.edge("careful.out->gated.into"), capacity, "rejected")
+
+
+@every_capacity
+def test_block_makes_the_source_wait_and_loses_nothing(tmp_path: Path, capacity: int) -> None:
+    n = 100 + 4 * capacity
+    graph = Graph("gated")
+    into = Gated(tmp_path / "gate")
+    graph.connect(count(n), into, capacity=capacity)
+    name = "count.out->gated.into"
+    with graph.start(results=[into]) as run:
+        offered(run, name, capacity)
+        stands = edge_of(run, name)
+        assert stands.depth <= stands.capacity == capacity
+        (tmp_path / "gate").touch()
+        got = list(run.results())
+        report = run.wait(LONG_S)
+    assert report.balances, report.imbalances
+    assert got == list(range(n))
+    edge = report.edge(name)
+    assert edge.sent == edge.delivered == n
+    assert edge.peak <= 2 * capacity  # a source is asked for no more once the window is full
 
 
 def test_a_merge_that_raises_ends_nothing(tmp_path: Path) -> None:
@@ -281,6 +338,45 @@ def test_a_full_branch_that_blocks_does_not_starve_or_stall_the_others(tmp_path:
     for name in ("newest", "lossy"):
         assert got[name] == sorted(set(got[name]))
         assert got[name][-1] == n - 1
+
+
+def test_a_stuck_branch_keeps_no_newer_message_from_a_latest_one(tmp_path: Path) -> None:
+    n, capacity = 400, 4
+    graph = Graph("stuck")
+    start = count(n)
+    stuck, newest = Gated(tmp_path / "gate"), keep().options(name="newest")
+    graph.connect(start, stuck, capacity=capacity)
+    graph.connect(start, newest, policy="latest")
+    into_stuck, into_newest = "count.out->gated.into", "count.out->newest.in"
+    with graph.start(results=[stuck, newest]) as run:
+        offered(run, into_stuck, capacity)  # and no more until there is credit
+        seen: list[int] = []
+        for x in run.results(newest):
+            seen.append(x)
+            if x >= capacity - 1:
+                break
+
+        def quiet() -> bool:
+            edge = edge_of(run, into_newest)
+            return edge.sent == edge.done + edge.dropped
+
+        eventually(quiet, within_s=LONG_S, what="everything emitted so far handled or replaced")
+        emitted = edge_of(run, into_stuck).sent
+        assert emitted == edge_of(run, into_newest).sent < n  # the source waits
+        while seen[-1] < emitted - 1:
+            seen.append(next(run.results(newest)))
+        assert edge_of(run, into_stuck).done == 0  # all this while one stands still
+        assert edge_of(run, into_stuck).depth == capacity
+        (tmp_path / "gate").touch()
+        got = list(run.results(stuck))
+        seen += run.results(newest)
+        report = run.wait(LONG_S)
+    assert report.balances, report.imbalances
+    assert got == list(range(n))
+    assert seen == sorted(set(seen))
+    assert seen[-1] == n - 1
+    edge = report.edge(into_newest)
+    assert (edge.sent, edge.delivered + edge.dropped, edge.delivered) == (n, n, len(seen))
 
 
 @pytest.mark.parametrize("policy", ["drop", "drop_oldest", "latest", "coalesce", "reject"])
