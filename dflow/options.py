@@ -141,7 +141,8 @@ class NodeOptions:
 class EdgeOptions:
     """How an edge carries messages.
 
-    ``capacity`` (messages) and ``max_bytes`` (bytes) bound each of its channels.
+    ``capacity`` (messages) and ``max_bytes`` (bytes) bound each channel of a ``block`` edge;
+    with other policies, what waits of one sender replica (of each key's replica, with ``key``).
     ``key`` routes each key to one replica: a field name, an attribute name, or a callable.
     ``priority`` is the band; ``None`` takes the input port's, then NORMAL. ``policy`` says what
     happens at capacity (`dflow.policy`); ``ttl_s``: what has waited longer is dropped.

@@ -47,9 +47,11 @@ class _Search:
 
     @property
     def settled(self) -> bool:
+        """Whether nobody owes an answer any more, so that the reply can go out."""
         return not self.asked and not self.aimed
 
     def learn(self, outcome: Cancelled) -> None:
+        """Take in what became of one copy; the strongest outcome stays."""
         self.outcome = strongest((self.outcome, outcome))
 
 

@@ -30,6 +30,7 @@ class _Count:
 
     @property
     def under_way(self) -> int:
+        """Messages of the key that wait or are in flight."""
         return self.waiting + self.in_flight
 
 
