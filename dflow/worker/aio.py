@@ -157,11 +157,12 @@ class AsyncRunner:
 
     def cancel(self) -> None:
         """Cancel every task and let it clean up."""
-        for task in list(self._tasks):
+        tasks = list(self._tasks)  # whoever has just ended leaves the set while the others do
+        for task in tasks:
             self._cancelled.add(task)
             task.cancel()
-        if self._tasks:
-            self._events.run(asyncio.wait(self._tasks, timeout=1.0))
+        if tasks:
+            self._events.run(asyncio.wait(tasks, timeout=1.0))
 
     def cancelled_here(self) -> bool:
         """Whether the task at hand was cancelled by `cancel`, not by the user's own code."""

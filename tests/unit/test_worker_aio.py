@@ -215,6 +215,18 @@ def test_cancelled_tasks_clean_up_and_are_not_done(bench: Bench) -> None:
     assert bench.counts == (1, 0)
 
 
+@pytest.mark.parametrize("steps", range(8))
+def test_a_task_may_be_cancelled_whatever_it_is_about_to_do(bench: Bench, steps: int) -> None:
+    async def handler() -> None:
+        for _ in range(steps):
+            await asyncio.sleep(0)
+
+    bench.start(handler)
+    bench.runner.wait([], 0)  # one of them has ended, and nobody has heard of it
+    bench.runner.cancel()
+    assert (bench.raised, bench.runner.active) == ([], False)
+
+
 async def cancels_its_own() -> None:
     """Await a task that was cancelled, as user code may forget to guard."""
     task = asyncio.get_running_loop().create_task(asyncio.sleep(3600))
