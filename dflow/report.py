@@ -258,7 +258,8 @@ class EdgeStatus:
     ``capacity``: its bound.
     ``waiting`` of them have no credit yet; ``in_flight`` were sent and are not done; ``taken``
     were handed to a handler, ``done`` handled. ``oldest_s``: age in seconds of what has waited
-    longest at the sender. ``keys``: the busiest keys of an edge that has any.
+    longest at the sender or, of an edge that forms no queue of its own, of the oldest not done.
+    ``keys``: the busiest keys of an edge that has any.
     """
 
     id: str

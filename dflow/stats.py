@@ -66,7 +66,10 @@ class KeyStats:
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """What waits on one edge at its sender: its oldest message's age, and its busiest keys."""
+    """One edge, seen by its sender: its oldest message's age, and its busiest keys.
+
+    The oldest of those that wait one by one at the sender, or, of a plain edge, of all not done.
+    """
 
     oldest_s: float = 0.0
     keys: tuple[KeyStats, ...] = ()
@@ -111,10 +114,10 @@ class WorkerStats:
 
     ``offered[edge]``: messages emitted onto an edge; ``unsent[edge]``: those of them still
     waiting for credit; ``peak[edge]``: the most that ever waited or were in flight at once.
-    Keys are edge indexes (`EdgePlan.index`). ``fates`` and ``queues`` are those of edges whose
-    messages wait one by one. ``cpu_ns``: processor time of the process; ``delayed_ns``: time it
-    was ready to compute and had no processor. ``fused``: the work of
-    the other nodes in this worker, by name.
+    Keys are edge indexes (`EdgePlan.index`). ``fates`` are those of edges whose messages
+    wait one by one, ``queues`` of all but those between fused nodes that need no queue.
+    ``cpu_ns``: processor time of the process; ``delayed_ns``: time it was ready to compute and had
+    no processor. ``fused``: the work of the other nodes in this worker, by name.
     """
 
     node: NodeStats = field(default_factory=NodeStats)

@@ -78,7 +78,8 @@ def test_a_batch_is_routed_by_key_to_eight_replicas(benchmark: BenchmarkFixture)
 
     def batch() -> None:
         for message in MESSAGES:
-            edge.lane_for(message, encode).push(b"payload")
+            lane, key = edge.route(message, encode)
+            lane.push(b"payload", key)
         pack(edge)
         settle(edge)
 

@@ -393,6 +393,7 @@ def _edge_status(edge: EdgePlan, flow: _Flow, capacity: int) -> EdgeStatus:
         expired=fates.expired + flow.expired,
         cancelled=fates.cancelled + flow.cancelled,
         rejected=fates.rejected,
-        oldest_s=flow.oldest_s,
+        # the sender may hear of the last ones later than we do
+        oldest_s=flow.oldest_s if flow.unsent or flow.in_flight else 0.0,
         keys=_merged(flow.keys),
     )

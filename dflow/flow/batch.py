@@ -9,10 +9,16 @@ are atomic, so a message appended while a cut is made stays for the next one.
 ``mark`` and ``byte_mark`` are where emit stops appending blindly and asks for attention: a
 full batch, or no more credit. They are hints: overshooting by a few messages is harmless,
 because credit is only ever spent by `cut`.
+
+A lane also knows since when its oldest message is under way, at a cost for each batch and none for
+each message: every batch remembers when its first message came, as far as cuts tell. A cut that
+leaves messages behind notes how far they go and when that was, so an age may fall short by what
+passed until the next cut, and what was pushed since the last one has none.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -41,6 +47,11 @@ class Cut(NamedTuple):
     notes: Notes = NO_NOTES
 
 
+def _no_flights() -> deque[tuple[int, int]]:
+    """Return a place for (messages sent with this batch, since when its first is under way)."""
+    return deque()
+
+
 class Lane:
     """Messages waiting for the credit of one or several channels.
 
@@ -48,7 +59,9 @@ class Lane:
     """
 
     __slots__ = (
+        "_behind",
         "_first",
+        "_flights",
         "byte_mark",
         "flushed",
         "flushed_bytes",
@@ -71,14 +84,17 @@ class Lane:
         self.peak = 0
         self.full = False
         self._first = 0
+        self._behind: deque[tuple[int, int]] = deque()  # (offered, when a cut left them behind)
+        self._flights = tuple(_no_flights() for _ in self.windows)
         self.mark = 0
         self.byte_mark = 0
         self.update()
 
-    def push(self, payload: bytes) -> bool:
+    def push(self, payload: bytes, key: bytes = b"") -> bool:
         """Queue one encoded message; return whether the lane wants attention.
 
-        The hot path in `dflow.worker.context` inlines this.
+        A lane of a keyed edge remembers ``key``. The hot path in `dflow.worker.context` inlines
+        this.
         """
         self.pending.append(payload)
         self.queued_bytes += len(payload)
@@ -94,8 +110,10 @@ class Lane:
         """Messages ever pushed."""
         return self.flushed + self.waiting
 
-    def cut(self) -> list[tuple[int, list[bytes], int]]:
+    def cut(self, now: int = 0) -> list[tuple[int, list[bytes], int]]:
         """Return ``(window index, payloads, number of the first)`` of all that has credit.
+
+        ``now`` is the monotonic clock.
 
         The caller must send what it gets, in order. Messages are numbered by channel, from 0.
         """
@@ -104,8 +122,10 @@ class Lane:
             return []
         batches: list[tuple[int, list[bytes], int]] = []
         self.peak = max(self.peak, waiting + sum([w.sent - w.taken for w in self.windows]))
+        behind = self._behind
+        since = behind[0][1] if behind else now
         if len(self.windows) == 1:
-            self._cut_for(0, waiting, batches)
+            self._cut_for(0, waiting, batches, since)
         else:
             # who has no bytes left takes no share, or it would hold up the others
             rooms = [w.room if w.room_bytes > 0 else 0 for w in self.windows]
@@ -113,12 +133,20 @@ class Lane:
             self._first = (self._first + 1) % len(shares)
             for index, share in enumerate(shares):
                 if share:
-                    self._cut_for(index, share, batches)
+                    self._cut_for(index, share, batches, since)
+        if behind or self.head < len(self.pending):
+            self._leave_behind(now)
         self.update()
         return batches
 
-    def _cut_for(self, index: int, share: int, batches: list[tuple[int, list[bytes], int]]) -> None:
+    def _cut_for(
+        self, index: int, share: int, batches: list[tuple[int, list[bytes], int]], since: int
+    ) -> None:
         window = self.windows[index]
+        flights = self._flights[index]
+        done = window.done
+        while flights and flights[0][0] <= done:
+            flights.popleft()
         share = min(share, window.room)
         while share > 0:
             batch = self.pending[self.head : self.head + min(share, MAX_BATCH)]
@@ -131,7 +159,24 @@ class Lane:
             batches.append((index, batch, window.sent))
             self._drop(len(batch), size)
             window.spend(len(batch), size)
+            flights.append((window.sent, since))
             share -= len(batch)
+
+    def _leave_behind(self, now: int) -> None:
+        behind = self._behind
+        while behind and behind[0][0] <= self.flushed:
+            behind.popleft()
+        offered = self.offered
+        if offered > (behind[-1][0] if behind else self.flushed):
+            behind.append((offered, now))
+
+    def oldest(self) -> int | None:
+        """Return since when the oldest message not done is under way, or None; from any thread."""
+        times = [time for _, time in list(self._behind)[:1]]
+        for window, flights in zip(self.windows, self._flights, strict=True):
+            done = window.done
+            times += [time for end, time in list(flights) if end > done][:1]
+        return min(times, default=None)
 
     def _drop(self, count: int, size: int) -> None:
         self.head += count

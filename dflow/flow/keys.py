@@ -1,17 +1,20 @@
 """What each key of an edge has waiting, in flight and done, seen by the sender.
 
-Bounded: of the keys that have nothing under way, the last thousand are remembered.
+`KeyCounts` counts each message as it moves, `DoneByKey` many at once when they are done; what is
+under way it is told when somebody asks. Both are bounded: of the keys that have nothing under way,
+the last thousand are remembered, by `DoneByKey` maybe some more.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from heapq import nlargest
-from typing import Any
+from typing import Any, Protocol
 
 from dflow.stats import KeyStats
 
-__all__ = ["KeyCounts"]
+__all__ = ["DoneByKey", "KeyCounts", "UnderWay"]
 
 MAX_IDLE = 1000
 MAX_SHOWN = 50
@@ -91,6 +94,79 @@ class KeyCounts:
             self._idle[key] = self._busy.pop(key)
             if len(self._idle) > MAX_IDLE:
                 self._idle.popitem(last=False)
+
+
+class UnderWay(Protocol):
+    """Messages with keys that are not done."""
+
+    @property
+    def undone(self) -> int:
+        """How many there are."""
+
+    def under_way(self) -> tuple[list[bytes], list[bytes]]:
+        """Return the keys of those that wait, and of those in flight."""
+
+
+class DoneByKey:
+    """How many messages of each key are done.
+
+    Two generations, as the order in which a thousand keys were last done would cost each message as
+    much as all the rest: when the young one has a thousand keys (and one for
+    each message under way) it becomes the old one, and what
+    only the one before knew is forgotten, unless it has something under way.
+    """
+
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        self._counts: tuple[Counter[bytes], Counter[bytes]] = (Counter(), Counter())
+
+    def add(self, keys: Iterable[bytes], lines: Sequence[UnderWay]) -> None:
+        """Count a message of each of ``keys`` as done; ``lines`` have what is under way."""
+        young, old = self._counts
+        young.update(keys)
+        if len(young) >= MAX_IDLE:
+            self._age(young, old, lines)
+
+    def _age(self, young: Counter[bytes], old: Counter[bytes], lines: Sequence[UnderWay]) -> None:
+        if len(young) < MAX_IDLE + sum([line.undone for line in lines]):
+            return  # so that a look at all that is under way costs each message little
+        kept = old.keys() & young.keys()
+        gone = old.keys() - kept
+        for line in lines:
+            for keys in line.under_way():
+                kept |= gone.intersection(keys)
+        merged = young.copy()
+        for key in kept:
+            merged[key] += old[key]
+        self._counts = (Counter(), merged)  # at once: another thread may be reading
+
+    def busiest(
+        self, lines: Sequence[UnderWay], decode: Callable[[bytes], Any]
+    ) -> tuple[KeyStats, ...]:
+        """Return the keys with most under way, at most fifty; from any thread."""
+        waiting: Counter[bytes] = Counter()
+        in_flight: Counter[bytes] = Counter()
+        for line in lines:
+            waits, flies = line.under_way()
+            waiting.update(waits)
+            in_flight.update(flies)
+        young, old = map(dict, self._counts)  # copies, as the other thread goes on counting
+        rows = [
+            (waiting[key] + in_flight[key], young.get(key, 0) + old.get(key, 0), key)
+            for key in {**young, **old, **waiting, **in_flight}
+        ]
+        return tuple(
+            KeyStats(_read(key, decode), waiting[key], in_flight[key], done)
+            for _, done, key in nlargest(MAX_SHOWN, rows)
+        )
+
+
+def _read(key: bytes, decode: Callable[[bytes], Any]) -> str:
+    try:
+        return _text(decode(key))
+    except Exception:  # noqa: BLE001  # a class that cannot be read, or shown, must not end a run
+        return _text(key)
 
 
 def _text(label: Any) -> str:

@@ -14,9 +14,13 @@ from zlib import crc32
 from dflow.errors import OptionError
 from dflow.flow.batch import Cut, Lane
 from dflow.flow.credit import SendWindow
+from dflow.flow.keyed_lane import KeyedLane
+from dflow.flow.keys import DoneByKey
+from dflow.stats import QueueStats
 
 __all__ = ["OutEdge", "key_bytes", "key_slot"]
 
+_SCALARS = frozenset({str, int, bytes, float, bool, type(None)})
 _UNORDERED = (set, frozenset, dict)
 _CONTAINERS = (*_UNORDERED, tuple, list)
 
@@ -32,7 +36,7 @@ def key_slot(key: Any, slots: int, encode: Callable[[Any], bytes]) -> int:
 
 def key_bytes(key: Any, encode: Callable[[Any], bytes]) -> bytes:
     """Return what identifies ``key`` everywhere; raises `OptionError` as `key_slot` does."""
-    if isinstance(key, _CONTAINERS):
+    if type(key) not in _SCALARS and isinstance(key, _CONTAINERS):
         _refuse_unordered(key)
     return encode(key)
 
@@ -52,13 +56,15 @@ class OutEdge:
     """One edge at one sender replica, whose messages wait in lanes for credit.
 
     ``channels`` are the channel numbers, ``windows`` their credit, in replica order.
-    ``news``: nothing to tell the receivers beside messages.
+    ``news``: nothing to tell the receivers beside messages. ``decode`` makes a key of its bytes,
+    for people; it is called by the thread that asks for `queue_stats`.
     """
 
     news = False
 
     __slots__ = (
-        "_place", "channels", "closed", "ended", "id", "index", "key", "lanes", "windows",
+        "_by_key", "_counts", "_decode", "_only", "_place", "channels", "closed", "ended", "id",
+        "index", "key", "lanes", "windows",
     )  # fmt: skip
 
     def __init__(
@@ -69,25 +75,37 @@ class OutEdge:
         capacity: int,
         max_bytes: int,
         key: Callable[[Any], Any] | None = None,
+        decode: Callable[[bytes], Any] = bytes,
     ) -> None:
         self.index = index
         self.id = edge_id
         self.channels = tuple(channels)
         self.key = key
         self.windows = tuple(SendWindow(capacity, max_bytes) for _ in channels)
+        self._decode = decode
+        self._by_key: tuple[KeyedLane, ...] = ()
+        self._counts = DoneByKey()
         if key is None:
             self.lanes: tuple[Lane, ...] = (Lane(self.windows),)
         else:
-            self.lanes = tuple(Lane((window,)) for window in self.windows)
+            self.lanes = self._by_key = tuple(KeyedLane(window) for window in self.windows)
+        self._only = (self.lanes[0], b"")
         self._place = {number: i for i, number in enumerate(self.channels)}
         self.ended = False
         self.closed = False  # the receiver takes no more (it ended before this sender)
 
-    def lane_for(self, value: Any, encode: Callable[[Any], bytes]) -> Lane:
-        """Return the lane ``value`` belongs to."""
+    def route(self, value: Any, encode: Callable[[Any], bytes]) -> tuple[Lane, bytes]:
+        """Return the lane ``value`` belongs to, and the bytes of its key, both for `Lane.push`.
+
+        Raises what the key function does, and `OptionError` as `key_slot` does.
+        """
         if self.key is None:
-            return self.lanes[0]
-        return self.lanes[key_slot(self.key(value), len(self.lanes), encode)]
+            return self._only
+        found = self.key(value)
+        # once a message: scalars do without the call
+        key = encode(found) if type(found) in _SCALARS else key_bytes(found, encode)
+        lanes = self.lanes
+        return lanes[crc32(key) % len(lanes)], key
 
     @property
     def full(self) -> bool:
@@ -120,17 +138,17 @@ class OutEdge:
         return self.offered
 
     def flush(self, now: int) -> list[Cut]:
-        """Return everything that has credit; ``now`` does not matter here.
+        """Return everything that has credit; ``now`` is the monotonic clock.
 
         The caller must send what it gets, in order.
         """
         if self.key is None:
             channels = self.channels
-            return [Cut(channels[i], first, batch) for i, batch, first in self.lanes[0].cut()]
+            return [Cut(channels[i], first, batch) for i, batch, first in self.lanes[0].cut(now)]
         return [
             Cut(number, first, batch)
             for number, lane in zip(self.channels, self.lanes, strict=True)
-            for _, batch, first in lane.cut()
+            for _, batch, first in lane.cut(now)
         ]
 
     def on_credit(
@@ -138,8 +156,15 @@ class OutEdge:
     ) -> None:
         """Take in a report; raises `ProtocolError` and changes nothing if it is impossible."""
         at = self._place[channel]
-        if self.windows[at].report(taken, taken_bytes, done):
-            self.lanes[at if self.key is not None else 0].update()
+        credited = self.windows[at].report(taken, taken_bytes, done)
+        if self.key is None:
+            if credited:
+                self.lanes[0].update()
+            return
+        lane = self._by_key[at]
+        if credited:
+            lane.update()
+        self._counts.add(lane.finish(done), self._by_key)
 
     def end(self) -> list[tuple[int, int]]:
         """Return what END says, (channel number, messages sent), once everything was flushed.
@@ -155,3 +180,13 @@ class OutEdge:
     def settled(self) -> bool:
         """Whether the receivers have reported everything that was sent as done."""
         return not self.waiting and all(w.done == w.sent for w in self.windows)
+
+    def queue_stats(self, now: int) -> QueueStats:
+        """Return the age of what is under way for longest, and the busiest keys; from any thread.
+
+        What a receiver that has ended did not take is not waited for, so it has no age.
+        """
+        times = [] if self.closed else [lane.oldest() for lane in self.lanes]
+        oldest = min([now, *(time for time in times if time is not None)])
+        keys = self._counts.busiest(self._by_key, self._decode) if self._by_key else ()
+        return QueueStats((now - oldest) / 1e9, keys)

@@ -62,6 +62,10 @@ class Codec:
         readers = {ARRAY.code: read_array, SCALAR.code: read_scalar, **READERS}
         self._unpack, self._unpack_marked = make_unpackers(readers, self._read_class)
 
+    def twin(self) -> Codec:
+        """Return a codec of the same classes, for another thread."""
+        return Codec(list(self._codecs))
+
     def decode(self, payload: bytes | memoryview) -> Any:
         """Return the value in ``payload``; raises `DecodeError` for anything malformed."""
         data = payload if type(payload) is bytes else bytes(payload)

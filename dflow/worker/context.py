@@ -295,12 +295,12 @@ def _emit_to_edges(
         payload = encode(value) if edges else b""
         if not edges:
             refuse_generator(value)
-        lanes = [edge.lane_for(value, encode) for edge in edges]  # may raise: before any push
+        routes = [edge.route(value, encode) for edge in edges]  # may raise: before any push
         for inside in local:
             inside.check(value, encode)
         wanted = False
-        for lane in lanes:
-            wanted = lane.push(payload) or wanted
+        for lane, key in routes:
+            wanted = lane.push(payload, key) or wanted
         for inside in local:
             wanted = inside.push(value) or wanted
         if wanted:

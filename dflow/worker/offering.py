@@ -41,7 +41,7 @@ class Prepared(NamedTuple):
 
     value: Any
     payload: bytes
-    lanes: list[Lane]
+    routes: list[tuple[Lane, bytes]]
     places: list[tuple[QueueEdge, Place]]
 
 
@@ -85,11 +85,11 @@ class Offering:
             payload = self._encode(value)
         else:
             refuse_generator(value)
-        lanes = [edge.lane_for(value, self._encode) for edge in self._plain]
+        routes = [edge.route(value, self._encode) for edge in self._plain]
         for edge in self._local:
             edge.check(value, self._encode)
         places = [(edge, edge.place(value)) for edge in self._queued]
-        return Prepared(value, payload, lanes, places)
+        return Prepared(value, payload, routes, places)
 
     def commit(
         self,
@@ -103,7 +103,7 @@ class Offering:
 
         ``cancelled``: what has ``id`` was cancelled before, so it is withdrawn at once.
         """
-        value, payload, lanes, places = prepared
+        value, payload, routes, places = prepared
         size = len(payload)
         refused: EdgeFull | None = None
         with self._plane.lock:
@@ -115,8 +115,8 @@ class Offering:
                     raise refused
             now = monotonic_ns()
             wanted = False
-            for lane in lanes:
-                wanted = lane.push(payload) or wanted
+            for lane, key in routes:
+                wanted = lane.push(payload, key) or wanted
             for local in self._local:
                 wanted = local.push(value) or wanted
             for edge, place in places:

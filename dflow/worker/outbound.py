@@ -66,8 +66,8 @@ class Outbound(Outputs):
     """
 
     __slots__ = (
-        "_codec", "_edge_of", "_epoch", "_inbound", "_local", "_on_violation", "_poller", "_token",
-        "_unwelcomed",
+        "_codec", "_edge_of", "_epoch", "_inbound", "_labels", "_local", "_on_violation",
+        "_poller", "_token", "_unwelcomed",
         "flushes", "full", "hungry", "links",
     )  # fmt: skip
 
@@ -87,6 +87,7 @@ class Outbound(Outputs):
     ) -> None:
         super().__init__((), [])
         self._codec = codec or Codec()
+        self._labels = self._codec.twin()  # keys are made readable by the thread that reports
         self._poller = poller
         self._inbound = inbound
         self._local: list[tuple[Edge, InChannel]] = []
@@ -118,7 +119,9 @@ class Outbound(Outputs):
         if edge.queued:
             code = EdgeCode(self._codec.encode, self._codec.decode, key, merge)
             return QueueEdge(edge, channels, code)
-        return OutEdge(edge.index, edge.id, channels, edge.capacity, edge.max_bytes, key)
+        return OutEdge(
+            edge.index, edge.id, channels, edge.capacity, edge.max_bytes, key, self._labels.decode
+        )
 
     def _make_local(
         self,

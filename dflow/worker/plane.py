@@ -15,6 +15,7 @@ from typing import Any
 
 from dflow.clock import cpu_ns, delayed_ns, monotonic_ns
 from dflow.flow.in_edge import InChannel
+from dflow.flow.local_edge import LocalEdge
 from dflow.flow.queue_edge import QueueEdge
 from dflow.graph.plan import Plan, WorkerId
 from dflow.stats import InChannelStats, NodeStats, OutChannelStats, WorkerStats
@@ -188,7 +189,11 @@ class DataPlane:
                 for ch in list(self.inbound.channels.values())
             ),
             {edge.index: edge.fates for edge in queued},
-            {edge.index: edge.queue_stats(now) for edge in queued},
+            {
+                edge.index: edge.queue_stats(now)
+                for edge in edges
+                if not isinstance(edge, LocalEdge)
+            },
             cpu_ns=cpu_ns(),
             fused=fused,
             delayed_ns=delayed_ns(),

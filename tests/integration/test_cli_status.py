@@ -12,7 +12,7 @@ from dflow import Graph, edge
 from dflow.errors import RunError
 from dflow.launch.observer import Observer
 from dflow.launch.rundir import live_runs
-from dflow.report import RunStatus
+from dflow.report import KeyStatus, RunStatus
 from tests.integration.flows import Inlet, endless, keep, swallow
 from tests.integration.test_cli import TOKEN, dflow, flows, started
 from tests.support import eventually
@@ -113,3 +113,21 @@ def test_queues_are_exact_at_rest() -> None:
             assert (status.depth, status.waiting, status.in_flight) == (0, 0, 0)
             assert status.sent == status.delivered == status.taken == status.done == 500
             assert status.oldest_s == 0
+
+
+def test_keys_of_a_plain_edge_are_exact_at_rest() -> None:
+    inlet = Inlet()
+    keyed = edge(key=lambda x: x % 7, capacity=64)
+    with Graph("k", inlet >> keyed >> keep().options(replicas=2) >> swallow()).start() as run:
+        for number in range(700):
+            run.send(inlet.data, number)
+
+        def at_rest() -> bool:
+            by_key = {key.key: key for e in run.status().edges for key in e.keys}
+            return by_key == {
+                str(k): KeyStatus(str(k), depth=0, waiting=0, in_flight=0, done=100)
+                for k in range(7)
+            }
+
+        eventually(at_rest, within_s=10)
+        assert all(e.oldest_s == 0 for e in run.status().edges)

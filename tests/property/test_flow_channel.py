@@ -47,12 +47,15 @@ class ChannelPair(RuleBasedStateMachine):
         self.capacity, self.max_bytes = capacity, max_bytes
         numbers = range(FIRST, FIRST + receivers)
         key = (lambda message: message[1]) if keyed else None
-        self.edge = OutEdge(0, "a.out->b.in", numbers, capacity, max_bytes, key)
+        self.edge = OutEdge(0, "a.out->b.in", numbers, capacity, max_bytes, key, CODEC.decode)
         self.ends = {n: self._receiver(n) for n in numbers}
         self.wires: dict[int, deque[bytes]] = {n: deque() for n in numbers}
         self.reports: list[f.Frame] = []
         self.given: list[Message] = []
         self.got: dict[int, list[Message]] = {n: [] for n in numbers}
+        self.now = 0
+        self.sent_at: dict[int, int] = {}  # of each message, when it was put on the wire
+        self.on_channel: dict[int, list[Message]] = {n: [] for n in numbers}
 
     def _receiver(self, number: int) -> InChannel:
         return InChannel(
@@ -66,7 +69,8 @@ class ChannelPair(RuleBasedStateMachine):
         """Emit a message; some are larger than the whole byte window."""
         message = (len(self.given), key, b"x" * padding)
         self.given.append(message)
-        self.edge.lane_for(message, CODEC.encode).push(CODEC.encode(message))
+        lane, encoded_key = self.edge.route(message, CODEC.encode)
+        lane.push(CODEC.encode(message), encoded_key)
 
     @rule()
     def flush(self) -> None:
@@ -74,8 +78,12 @@ class ChannelPair(RuleBasedStateMachine):
         self._flush()
 
     def _flush(self) -> int:
-        cuts = self.edge.flush(1)
+        self.now += 1
+        cuts = self.edge.flush(self.now)
         for number, first, payloads, _ in cuts:
+            messages = [CODEC.decode(payload) for payload in payloads]
+            self.on_channel[number] += messages
+            self.sent_at |= dict.fromkeys([message[0] for message in messages], self.now)
             self.wires[number].append(f.pack_batch(number, EPOCH, first, payloads, 1))
         return len(cuts)
 
@@ -200,6 +208,35 @@ class ChannelPair(RuleBasedStateMachine):
         if self.edge.key is not None:
             owners = {(message[1], n) for n, got in self.got.items() for message in got}
             assert len(owners) == len({key for key, _ in owners})
+
+    @invariant()
+    def keys_are_counted(self) -> None:
+        """What is told of each key is what the sender can know of its messages."""
+        edge = self.edge
+        counts: dict[int, list[int]] = {}
+        for number, window in zip(edge.channels, edge.windows, strict=True):
+            for at, message in enumerate(self.on_channel[number]):
+                counts.setdefault(message[1], [0, 0, 0])[2 if at < window.done else 1] += 1
+        for message in self.given:
+            if message[0] not in self.sent_at:
+                counts.setdefault(message[1], [0, 0, 0])[0] += 1
+        told = {k.key: [k.waiting, k.in_flight, k.done] for k in edge.queue_stats(self.now).keys}
+        assert told == ({} if edge.key is None else {repr(k): c for k, c in counts.items()})
+
+    @invariant()
+    def the_oldest_has_an_age(self) -> None:
+        """It is at least the time since it was sent; nothing is older than its first flush."""
+        undone = [
+            message[0]
+            for number, window in zip(self.edge.channels, self.edge.windows, strict=True)
+            for message in self.on_channel[number][window.done :]
+        ]
+        age = round(self.edge.queue_stats(self.now).oldest_s * 1e9)
+        if undone:
+            assert age >= self.now - min(self.sent_at[number] for number in undone)
+        if self.edge.settled:
+            assert age == 0
+        assert age <= self.now
 
     def teardown(self) -> None:
         """At the end everything arrives, once, and every receiver sees the end."""

@@ -56,7 +56,8 @@ def batch(*payloads: bytes, sequence: int = 0, epoch: int = 3) -> f.Frame:
 def emit(edge: OutEdge, *values: Any) -> None:
     """Push values onto the lanes they belong to."""
     for value in values:
-        edge.lane_for(value, encode).push(encode(value))
+        lane, key = edge.route(value, encode)
+        lane.push(encode(value), key)
 
 
 # --- routing ------------------------------------------------------------------------------------
