@@ -1,7 +1,8 @@
 """When the coordinator has waited long enough: pings, silence, and the deadline of each phase.
 
 Time only goes forward here, and a gap in it is the coordinator's own (it was stopped by a
-signal or a debugger): nobody else was silent meanwhile.
+signal or a debugger, or the whole machine was): nobody else was silent meanwhile, nor had the
+time to do what it was told.
 """
 
 from __future__ import annotations
@@ -43,8 +44,15 @@ class Timers:
         self.deadline = deadline
 
     def notice(self, now: float) -> bool:
-        """Take in the time; return whether the coordinator itself was asleep."""
-        slept = now - self.now > UNREACHABLE_S
+        """Take in the time; return whether the coordinator itself was asleep.
+
+        If it was, so may have been the others: to the deadline that counts as one ping, so that
+        it comes however often this happens.
+        """
+        passed_s = now - self.now
+        slept = passed_s > UNREACHABLE_S
+        if slept and self.deadline is not None:
+            self.deadline += passed_s - PING_S
         self.now = max(self.now, now)
         return slept
 

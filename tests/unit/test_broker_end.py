@@ -242,6 +242,23 @@ def test_a_worker_that_does_not_leave_is_killed_and_the_run_is_still_a_success()
     assert fleet.ended().outcome == "finished"
 
 
+def test_a_coordinator_that_was_stopped_itself_gives_everybody_the_grace_all_the_same() -> None:
+    fleet = Fleet(chain("a", "b"), with_handle=True)
+    fleet.fake("b").mute = {c.Exit}
+    fleet.join()
+    fleet.advance(60, step_s=60)
+    assert fleet.killed == []
+    fleet.advance(GRACE_S)
+    assert fleet.killed == [WorkerId("b")]
+
+
+def test_a_coordinator_that_is_always_late_ends_the_run_all_the_same() -> None:
+    fleet = running(chain("a", "b"), drain_timeout_s=2.0)
+    fleet.say(fleet.fake("run"), c.DrainRequest(2.0))
+    fleet.advance(60, step_s=3)
+    assert fleet.ended().outcome == "drain_timeout"
+
+
 def test_a_worker_that_survives_being_killed_does_not_hold_up_the_end() -> None:
     fleet = Fleet(chain("a", "b"))
     fleet.fake("b").mute = {c.Exit}
