@@ -62,6 +62,7 @@ class Handle:
         self.last_status: RunStatus | None = None  # at most half a second old; for last words
         self.ended = False
         self._over = False
+        self._parted = False  # the last word was said: what is sent now is in no book
         self._plan = plan
         self._options = options
         self._token = token
@@ -186,7 +187,8 @@ class Handle:
         return self._sending.send(node, port, value, timeout_s, id)
 
     def _closed(self, node: str) -> bool:
-        return self._over or self._drain_by_ns is not None or node in self._ending
+        ending = self._over or self._parted or self._drain_by_ns is not None
+        return ending or node in self._ending
 
     def _merge_failed(self, error: BaseException, where: str) -> None:
         line = self._errors.line(error, where, monotonic_ns())
@@ -301,7 +303,8 @@ class Handle:
         while self._sending.opening:
             plane.outbound.add(*self._sending.opening.popleft())
         plane.receive(ready)
-        plane.flush()
+        if not self._parted:
+            plane.flush()
         self._sending.looked()
         self._keep_the_last()
         owing = plane.inbound.grant(idle=not ready)
@@ -335,6 +338,7 @@ class Handle:
             case c.Stop() | c.Abort():
                 self.phase = "stopping" if isinstance(message, c.Stop) else "aborting"
                 self._outbox.append(c.Stopped(self._stats()))
+                self._parted = True
             case c.StatusReply(request, status) if request == _NOBODY_WAITS:
                 self.last_status = RunStatus.from_dict(status)
             case c.StatusReply(request, status):
