@@ -55,8 +55,13 @@ def _no_flights() -> deque[tuple[int, int]]:
 class Lane:
     """Messages waiting for the credit of one or several channels.
 
+    ``full`` says when its node should wait: when the next message might find no credit; if the
+    lane is ``patient``, when a message is at hand that found none.
+
     Invariants: ``offered == flushed + waiting``; a message is cut exactly once, in order.
     """
+
+    patient = False
 
     __slots__ = (
         "_behind",
@@ -194,7 +199,10 @@ class Lane:
             room += max(window.room, 0)
             room_bytes += max(window.room_bytes, 0)
         waiting_bytes = self.queued_bytes - self.flushed_bytes
-        self.full = room <= waiting or room_bytes <= waiting_bytes
+        if self.patient:
+            self.full = room < waiting or room_bytes < waiting_bytes
+        else:
+            self.full = room <= waiting or room_bytes <= waiting_bytes
         if self.full:  # nothing to gain before credit returns: ask again after a full batch
             self.mark = len(self.pending) + MAX_BATCH
             self.byte_mark = self.queued_bytes + MAX_BATCH_BYTES

@@ -17,9 +17,13 @@ __all__ = ["KeyedLane"]
 class KeyedLane(Lane):
     """Messages with a key, waiting for the credit of one channel.
 
+    Patient: a node may go on while the next message may be for another channel.
+
     Invariant: ``_keys[_at:]`` are the keys of the messages of the channel from number ``_done`` on,
     in order.
     """
+
+    patient = True
 
     __slots__ = ("_at", "_done", "_keys")
 

@@ -111,6 +111,14 @@ class Queue:
         room_bytes = sum([max(w.room_bytes, 0) for w in self.windows])
         return room <= waiting or room_bytes <= waiting_bytes
 
+    @property
+    def stuck(self) -> bool:
+        """Whether a message waits that has no credit."""
+        waiting, waiting_bytes = len(self.line), self.line.size_bytes
+        room = sum([max(w.room, 0) for w in self.windows])
+        room_bytes = sum([max(w.room_bytes, 0) for w in self.windows])
+        return room < waiting or room_bytes < waiting_bytes
+
     def rooms(self) -> list[int]:
         """Return how many messages may leave by each channel now."""
         rooms = [w.room if w.room_bytes > 0 else 0 for w in self.windows]

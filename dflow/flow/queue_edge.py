@@ -409,9 +409,14 @@ class QueueEdge:
 
     @property
     def full(self) -> bool:
-        """Whether the sender should wait: only with policy block, when credit has run out."""
+        """Whether the sender should wait: only with policy block, when credit has run out.
+
+        With a key, when it has run out for a message at hand: others may be for a free replica.
+        """
         if self.plan.policy != "block":
             return False
+        if self.key is not None and not self.plan.limit:
+            return any(queue.stuck for queue in self._queues)
         for queue in self._queues:  # noqa: SIM110  # once a turn: a generator costs more
             if queue.full:
                 return True

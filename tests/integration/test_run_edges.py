@@ -11,6 +11,8 @@ import psutil
 import pytest
 
 from dflow import Context, Graph, Input, Node, Output, edge, node, sink, source
+from dflow.flow.out_edge import key_slot
+from dflow.wire.codec import Codec
 from tests.integration.flows import await_file, collect, count, keep, run_checked
 from tests.support import eventually
 
@@ -339,3 +341,27 @@ def test_unequal_speeds_in_one_graph_do_not_stall_it() -> None:
     graph.connect(start, held, capacity=1)
     report = run_checked(graph)
     assert report.node("keep").handled == report.node("slow").handled == 500
+
+
+@sink
+def stop_at_a(order: tuple[str, int], folder: str) -> None:
+    """Count what is not for "a" in a file; be stuck with "a" until all of that was handled."""
+    key, number = order
+    if key == "a":
+        await_file(Path(folder, "others-done"))
+    elif number == 399:
+        Path(folder, "others-done").touch()
+
+
+def test_a_full_replica_delays_nobody_until_a_message_for_it_is_at_hand(tmp_path: Path) -> None:
+    encode = Codec().encode
+    other = next(k for k in "bcdefgh" if key_slot(k, 2, encode) != key_slot("a", 2, encode))
+
+    @source
+    def orders() -> Iterator[tuple[str, int]]:
+        yield from (("a", number) for number in range(4))
+        yield from ((other, number) for number in range(400))
+
+    receiver = stop_at_a(str(tmp_path)).options(replicas=2)
+    graph = Graph("stuck", orders() >> edge(key=lambda order: order[0], capacity=4) >> receiver)
+    assert run_checked(graph).node("stop_at_a").handled == 404

@@ -112,8 +112,12 @@ def fullness(edge: OutEdge, *values: Any) -> list[bool]:
     return seen
 
 
-def test_a_keyed_edge_is_full_when_one_replica_is() -> None:
-    assert fullness(out_edge(2, capacity=1, key=lambda value: value), "x") == [False, True]
+def test_a_keyed_edge_is_full_when_a_message_is_at_hand_for_a_full_replica() -> None:
+    edge = out_edge(2, capacity=1, key=lambda value: value)
+    slots = {value: key_slot(value, 2, encode) for value in "abcdef"}
+    first = [value for value, slot in slots.items() if slot == slots["a"]]
+    other = [value for value, slot in slots.items() if slot != slots["a"]]
+    assert fullness(edge, first[0], other[0], first[1]) == [False, False, False, True]
 
 
 def test_an_unkeyed_edge_is_full_when_all_replicas_are() -> None:
