@@ -163,7 +163,9 @@ def test_drop_oldest_delivers_what_came_last(tmp_path: Path, capacity: int) -> N
 @every_capacity
 def test_latest_delivers_the_newest(tmp_path: Path, capacity: int) -> None:
     got, edge = behind_a_gate(tmp_path, N, policy="latest", capacity=capacity)
-    assert got == [0, N - 1]
+    assert got[-1] == N - 1
+    assert len(got) <= 2  # the other was in the consumer's hands; until it was, a newer replaced it
+    assert got == sorted(got)
     books_at_rest(got, edge, 1, "dropped")
 
 
