@@ -142,6 +142,8 @@ class Handle:
         if late and paused:
             raise NodeEnded(f"{node}: the run is draining")
         self._obeyed(lambda number: c.PauseRequest(number, node, int(paused)), timeout_s)
+        if paused and self._drain_by_ns is not None:  # meanwhile: all went on, maybe before this
+            self._post(c.PauseRequest(_NOBODY_WAITS, "", 0))
 
     def drain_node(self, node: str, timeout_s: float) -> None:
         """End ``node`` by ending all that feeds it, once what was sent to that is handled.

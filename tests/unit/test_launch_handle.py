@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +21,7 @@ from dflow.wire import control as c
 from dflow.wire import frames as f
 from dflow.wire.codec import Codec
 
-WITHIN_S = 10.0
+WITHIN_S = 5.0
 TOKEN = "token"
 
 
@@ -50,7 +51,9 @@ class Bench:
 
     def hear(self, kind: type[c.Control]) -> c.Control:
         """Return the next word of this kind."""
-        while wait([self.router.socket], WITHIN_S):
+        until = time.monotonic() + WITHIN_S
+        while wait([self.router.socket], max(0.0, until - time.monotonic())):
+            assert time.monotonic() < until, f"expected {kind.__name__}"
             heard = self.router.receive()
             if heard is not None:
                 self.peer, message = heard[0], c.decode(heard[1][0])
@@ -103,3 +106,17 @@ def test_after_its_last_word_nothing_more_is_sent(bench: Bench) -> None:
     assert [each.sent for each in WorkerStats.from_wire(stopped.stats).outs] == [1]
     with pytest.raises(NodeEnded):
         bench.handle.send("swallow", "data", 2, WITHIN_S)
+
+
+def test_who_pauses_a_node_while_the_run_is_asked_to_drain_does_not_hold_it_up(
+    bench: Bench,
+) -> None:
+    with ThreadPoolExecutor(1) as user:
+        paused = user.submit(bench.handle.pause, "swallow", paused=True)
+        asked = bench.hear(c.PauseRequest)
+        assert isinstance(asked, c.PauseRequest)
+        bench.handle.request_drain(WITHIN_S)  # this may have been said before the other
+        assert bench.hear(c.PauseRequest) == c.PauseRequest(0, "", 0)
+        bench.say(c.Answer(asked.request, ""))
+        paused.result(WITHIN_S)
+    assert bench.hear(c.PauseRequest) == c.PauseRequest(0, "", 0)
