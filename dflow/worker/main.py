@@ -28,6 +28,7 @@ from dflow.worker.loop import WorkerLoop
 from dflow.worker.placing import be_nice, stay_on
 from dflow.worker.plane import DataPlane
 from dflow.worker.pulse import EXIT_LOST, Pulse, install_interrupt
+from dflow.worker.slices import be_prompt
 from dflow.worker.work import Work
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
     try:
         by_band = niceness_of(config.plan, worker)
         _place([node.node_options for node in nodes], by_band, contexts[0].log.warning)
+        be_prompt()
     except StartError as error:
         return _unmade(pulse, c.Failed("options", str(error), ""))
     events = cache(EventLoop)

@@ -1,0 +1,43 @@
+"""Short slices: asked for where the kernel knows them, and nothing else is changed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+import pytest
+
+from dflow.worker import slices
+from tests.unit.test_worker_placing import in_child
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what Linux does")
+
+
+def test_niceness_stays_as_it_was_with_every_thread() -> None:
+    def code() -> tuple[int, int]:
+        go_on = threading.Event()
+        started = threading.Event()
+
+        def wait() -> None:
+            started.set()
+            go_on.wait()
+
+        other = threading.Thread(target=wait)
+        other.start()
+        started.wait()
+        os.setpriority(os.PRIO_PROCESS, 0, 5)
+        slices.be_prompt()
+        assert other.native_id is not None
+        seen = [os.getpriority(os.PRIO_PROCESS, t) for t in (0, other.native_id)]
+        go_on.set()
+        other.join()
+        return seen[0], seen[1]
+
+    assert in_child(code) == (5, 0)
+
+
+def test_an_unknown_machine_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "vax")
+    monkeypatch.setattr("ctypes.CDLL", lambda name: pytest.fail("it was called"))
+    slices.be_prompt()
