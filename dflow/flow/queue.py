@@ -107,17 +107,20 @@ class Queue:
         waiting, waiting_bytes = len(self.line), self.line.size_bytes
         if not self._counts_flying:
             return waiting >= self._capacity or waiting_bytes >= self._max_bytes
-        room = sum([max(w.room, 0) for w in self.windows])
-        room_bytes = sum([max(w.room_bytes, 0) for w in self.windows])
+        room, room_bytes = self._credit
         return room <= waiting or room_bytes <= waiting_bytes
 
     @property
     def stuck(self) -> bool:
         """Whether a message waits that has no credit."""
-        waiting, waiting_bytes = len(self.line), self.line.size_bytes
+        room, room_bytes = self._credit
+        return room < len(self.line) or room_bytes < self.line.size_bytes
+
+    @property
+    def _credit(self) -> tuple[int, int]:
+        """Messages and bytes that may be sent now, by all channels together."""
         room = sum([max(w.room, 0) for w in self.windows])
-        room_bytes = sum([max(w.room_bytes, 0) for w in self.windows])
-        return room < waiting or room_bytes < waiting_bytes
+        return room, sum([max(w.room_bytes, 0) for w in self.windows])
 
     def rooms(self) -> list[int]:
         """Return how many messages may leave by each channel now."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dflow.errors import GraphError
+from dflow.message import Priority
 from dflow.options import EdgeOptions
 
 if TYPE_CHECKING:
@@ -30,6 +31,13 @@ class Connection:
 
     def __str__(self) -> str:
         return f"{self.sender}->{self.receiver}"
+
+    @property
+    def priority(self) -> Priority:
+        """Its band: the one it was given, else the input port's, else NORMAL."""
+        given = self.options.priority
+        band = self.receiver.priority if given is None else given
+        return Priority.NORMAL if band is None else band
 
 
 class Chainable:

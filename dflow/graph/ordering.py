@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from dflow.graph.chain import Connection
 from dflow.graph.node import Node
+from dflow.graph.planning import is_reordered
 from dflow.graph.ports import BoundInput
 from dflow.graph.problem import Problem
 from dflow.message import Priority
@@ -27,21 +28,16 @@ def order_problems(
     """Yield what keeps a node from handling its messages in the order it promises."""
     for node in nodes:
         options = node.node_options
-        into = [link for link in connections if link.receiver.node is node and _is_data(link)]
-        if options.ordered and options.replicas > 1:
+        into = [
+            link
+            for link in connections
+            if link.receiver.node is node and link.priority is not Priority.CONTROL
+        ]
+        if is_reordered(options):
             yield from _ordered(node, into)
         if options.max_in_flight_per_key is not None:
             offers = [(port, o) for port, o in accepted.items() if port.node is node]
             yield from _limited(node, into, offers)
-
-
-def _is_data(link: Connection) -> bool:
-    given = link.options.priority
-    return (link.receiver.priority if given is None else given) is not Priority.CONTROL
-
-
-def _is_reordered(node: Node) -> bool:
-    return node.node_options.ordered and node.node_options.replicas > 1
 
 
 def _ordered(node: Node, into: Sequence[Connection]) -> Iterator[Problem]:
@@ -61,14 +57,14 @@ def _ordered(node: Node, into: Sequence[Connection]) -> Iterator[Problem]:
         )
     for link in into:
         sender = link.sender.node
-        if sender.node_options.replicas > 1 and not _is_reordered(sender):
+        if sender.node_options.replicas > 1 and not is_reordered(sender.node_options):
             yield Problem(
                 str(link),
                 f"ordered=True at {node.name}: {sender.name} has {sender.node_options.replicas}"
                 " replicas, so its messages have no order",
                 f"make {sender.name} ordered, too, or give it one replica",
             )
-        elif _is_reordered(sender) and (
+        elif is_reordered(sender.node_options) and (
             link.options.overflow.name != "block" or link.options.ttl_s is not None
         ):
             yield Problem(

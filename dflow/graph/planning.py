@@ -58,16 +58,13 @@ def is_reordered(options: NodeOptions) -> bool:
 
 def _edge(index: int, link: Connection, homes: Mapping[str, int]) -> EdgePlan:
     options = link.options
-    priority = options.priority
-    if priority is None:
-        priority = link.receiver.priority
     planned = _planned(
         index,
         str(link),
         (link.sender.node.name, link.sender.name, link.sender.node.node_options),
         (link.receiver.node.name, link.receiver.name, link.receiver.node.node_options),
         options,
-        Priority.NORMAL if priority is None else priority,
+        link.priority,
         keyed=options.key is not None,
     )
     ends = {homes.get(end.node.name) for end in (link.sender, link.receiver)}
