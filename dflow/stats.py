@@ -139,7 +139,7 @@ class WorkerStats:
             dict(self.offered),
             dict(self.unsent),
             dict(self.peak),
-            [[o.channel, o.sent, o.sent_bytes, o.taken, o.done] for o in self.outs],
+            [list(astuple(o)) for o in self.outs],
             [list(astuple(i)) for i in self.ins],
             {edge: list(astuple(fates)) for edge, fates in self.fates.items()},
             {

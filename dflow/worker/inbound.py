@@ -265,8 +265,7 @@ class Inbound:
             if channel.peer is None or not window.due(idle=True):
                 continue
             if idle or window.due(idle=False):
-                link, peer = channel.peer
-                link.send(peer, channel.credit_frame())
+                _send(channel, channel.credit_frame())
             else:
                 owing = True
         return owing
@@ -275,16 +274,14 @@ class Inbound:
         """Ask the sender of a fresh channel for what is newer than what is here."""
         channel.refresh()
         if channel.peer is not None:
-            link, peer = channel.peer
-            link.send(peer, channel.credit_frame())
+            _send(channel, channel.credit_frame())
 
     def end(self, node: str) -> None:
         """Tell senders outside that ``node`` takes no more; idempotent."""
         inputs = self.inputs[node]
         for channel in inputs.channels:
             if channel.external and channel.peer is not None and not inputs.ended:
-                link, peer = channel.peer
-                link.send(peer, channel.closed_frame())
+                _send(channel, channel.closed_frame())
         inputs.ended = True
 
     def close(self) -> None:
@@ -293,3 +290,9 @@ class Inbound:
             inputs.ended = True
         for link in self.links.values():
             link.close()
+
+
+def _send(channel: InChannel, frame: bytes) -> None:
+    """Send a report to the sender of an open channel."""
+    link, peer = channel.peer
+    link.send(peer, frame)
