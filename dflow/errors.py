@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "AgentDied",
+    "BufferLost",
     "CoordinatorDied",
     "DecodeError",
     "DflowError",
@@ -67,6 +68,10 @@ class EncodeError(DflowError, TypeError):
 
 class DecodeError(DflowError, ValueError):
     """Bytes from a peer are not a valid message, or exceed a limit."""
+
+
+class BufferLost(DecodeError):
+    """The shared memory a message refers to does not hold it any more."""
 
 
 class ProtocolError(DflowError):
