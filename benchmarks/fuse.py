@@ -10,11 +10,12 @@ with four processes may use as many cores, so the rate alone would flatter it.
 
 from __future__ import annotations
 
+from benchmarks.registry import Benchmark, Figure
 from benchmarks.rounds import Comparison, compare, measure_parser, print_table
 from benchmarks.throughput import Tally, Throughput, enrich, one_round, readings
 from dflow import Graph
 
-__all__ = ["measure", "rows", "run_chain"]
+__all__ = ["BENCHMARK", "measure", "rows", "run_chain"]
 
 HEAD = ("what", "four processes", "fused", "ratio")
 
@@ -52,6 +53,13 @@ def rows(measured: Comparison[Throughput]) -> list[list[str]]:
         ],
         ["CPU, us a message", f"{cpu.reference:.2f}", f"{cpu.dflow:.2f}", f"{cpu.ratio:.2f}"],
     ]
+
+
+BENCHMARK: Benchmark[Throughput] = Benchmark(
+    name="fuse",
+    measure=lambda effort: measure(effort.rounds, 1_000_000 // effort.share),
+    figures=(Figure("rate", "msg/s", "higher", lambda one: one.rate, bar=3.0),),
+)
 
 
 def main() -> None:

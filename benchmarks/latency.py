@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import reference, workload
+from benchmarks.registry import Benchmark, Figure
 from benchmarks.rounds import Comparison, compare, measure_parser, print_table
 from dflow import Graph, Input, Node, node, source
 
-__all__ = ["Ages", "measure", "rows"]
+__all__ = ["BENCHMARK", "Ages", "measure", "rows"]
 
 WARM_UP = 1000
 INTERVAL_S = 0.001
@@ -86,6 +87,25 @@ def rows(measured: Comparison[Latency]) -> list[list[str]]:
         figures = [f"{one.reference:.0f}", f"{one.dflow:.0f}", f"{one.ratio:.2f}"]
         found.append([f"latency {name}, two hops, us", *figures])
     return found
+
+
+BENCHMARK: Benchmark[Latency] = Benchmark(
+    name="latency",
+    measure=lambda effort: measure(effort.rounds, 4000 // effort.share),
+    figures=(
+        Figure("p50", "us", "lower", lambda one: one.p50_us, bar=1.5),
+        Figure(
+            "p99",
+            "us",
+            "lower",
+            lambda one: one.p99_us,
+            bar=2.0,
+            tolerance=0.30,
+            why="forty messages decide it, and each of them met another program",
+            short=False,
+        ),
+    ),
+)
 
 
 def main() -> None:

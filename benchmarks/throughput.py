@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import reference, workload
+from benchmarks.registry import Benchmark, Figure
 from benchmarks.rounds import Comparison, compare, measure_parser, own_cpu_s, print_table
 from dflow import Graph, Input, Node, edge, node, source
 
-__all__ = ["Throughput", "measure", "one_round", "rows", "run_dflow"]
+__all__ = ["BENCHMARK", "Throughput", "measure", "one_round", "rows", "run_dflow"]
 
 readings = source(workload.readings)
 enrich = node(workload.enrich)
@@ -83,6 +84,13 @@ def rows(measured: Comparison[Throughput]) -> list[list[str]]:
         ["throughput, msg/s", f"{rate.reference:,.0f}", f"{rate.dflow:,.0f}", f"{rate.ratio:.2f}"],
         ["CPU, us a message", f"{cpu.reference:.2f}", f"{cpu.dflow:.2f}", f"{cpu.ratio:.2f}"],
     ]
+
+
+BENCHMARK: Benchmark[Throughput] = Benchmark(
+    name="throughput",
+    measure=lambda effort: measure(effort.rounds, 2_000_000 // effort.share),
+    figures=(Figure("rate", "msg/s", "higher", lambda one: one.rate, bar=0.75),),
+)
 
 
 def main() -> None:
