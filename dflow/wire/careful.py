@@ -3,7 +3,7 @@
 Every container is wrapped in a `_Box` that remembers its place, so that the packer calls
 back for each one and unwraps the value level by level, without recursion in Python. It is
 used when the fast way failed (to raise an error that names the place), and for the rare
-values that msgpack packs wrongly: bytearrays, `ExtType` and text with lone surrogates.
+values that msgpack packs wrongly: `ExtType` and text with lone surrogates.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import msgpack
 
 from dflow.errors import EncodeError
 from dflow.wire.types import ClassCodec, class_codec, wire_name
-from dflow.wire.values import BYTEARRAY, WRITERS
+from dflow.wire.values import WRITERS
 
 __all__ = ["CarefulPacker", "describe_unsendable"]
 
-_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes, bytearray})
 _MAX_PATH_STEPS = 12
 _MAX_KEY_CHARS = 60
 _TEXT_ERRORS = "surrogatepass"
@@ -109,8 +109,6 @@ class CarefulPacker:
     def _wrap(self, value: Any, parent: _Box, step: str) -> Any:
         if type(value) in _PLAIN:
             return value
-        if type(value) is bytearray:
-            return [BYTEARRAY, bytes(value)]
         return _Box(value, parent, step)
 
     def _steps(self, value: Any, size: int) -> Iterable[str]:

@@ -3,10 +3,9 @@
 The fast path is one call into msgpack's C packer or unpacker. Everything else is kept off
 it: values beyond msgpack's types are marked arrays (`dflow.wire.values`), taken apart by the
 packer's ``default`` hook and put together by hooks that are only installed when the received
-bytes contain a mark. The packer writes a bytearray as if it were bytes; the packed bytes
-tell whether there can be one, and only then is the value searched for it; likewise for an
-`ExtType` (`dflow.wire.extensions`). Failures are packed once more by `dflow.wire.careful`,
-which knows where in the value it is.
+bytes contain a mark. Once the process has made an `ExtType` (`dflow.wire.extensions`) values are
+searched for one. Failures are packed once more by `dflow.wire.careful`, which knows where in the
+value it is.
 
 No pickle: decoding can make the values of `dflow.wire.values` and instances of classes named
 beforehand, nothing else, and no more of them than the input has bytes for.
@@ -32,7 +31,6 @@ from dflow.wire.values import ARRAY, LEAVES, MARK_BYTE, READERS, SCALAR, TUPLE, 
 
 __all__ = ["Codec"]
 
-_BIN8, _BIN16, _BIN32 = 0xC4, 0xC5, 0xC6
 _KEPT_BUFFER = 1 << 20
 _COPY_BYTES = 1 << 20
 
@@ -43,10 +41,12 @@ class Codec:
     ``types`` are the classes, besides those given to `register_type`, whose instances may
     travel; those that cannot (an abstract base in an annotation) are left out.
     ``encode(value)`` returns bytes and raises `EncodeError` with the path to what cannot
-    travel; a codec stays usable after any error.
+    travel; a codec stays usable after any error. ``pack`` is the C function below it, for loops
+    that should not call Python for each message: what it returns is right unless the codec is
+    `wary`, and whatever it raises, ``encode`` is to be asked.
     """
 
-    encode: Callable[[Any], bytes]
+    pack: Callable[[Any], bytes]
 
     def __init__(self, types: Iterable[type] = ()) -> None:
         self._writers = dict(WRITERS)
@@ -58,7 +58,8 @@ class Codec:
         self._leaves = set(LEAVES)
         self._default = default = self._make_default()
         self._careful = CarefulPacker(default, self._codecs)
-        self.encode = self._make_encode()
+        self._new_packer = partial(msgpack.Packer, strict_types=True, default=default)
+        self.pack = self._new_packer().pack
         readers = {ARRAY.code: read_array, SCALAR.code: read_scalar, **READERS}
         self._unpack, self._unpack_marked = make_unpackers(readers, self._read_class)
 
@@ -142,63 +143,49 @@ class Codec:
         self._leaves.add(kind)
         return writer
 
-    def _is_mispacked(self, value: Any) -> bool:
-        """Return whether a value has a bytearray or an ExtType in it; without recursion."""
+    @property
+    def wary(self) -> bool:
+        """Whether ``pack`` alone may not be trusted, so that each message needs ``encode``."""
+        return bool(ext_types_made)
+
+    def encode(self, value: Any) -> bytes:
+        """Return the bytes of ``value``; raises `EncodeError` with the path to the culprit."""
+        try:
+            data = self.pack(value)
+        except Exception:  # noqa: BLE001  # raised again there, with the place
+            return self._careful.pack(value)
+        if len(data) > _KEPT_BUFFER or ext_types_made:
+            return self._checked(value, data)
+        return data
+
+    def _checked(self, value: Any, data: bytes) -> bytes:
+        if len(data) > _KEPT_BUFFER:
+            self.pack = self._new_packer().pack  # the old one would keep a buffer of this size
+            if len(data) > MAX_MESSAGE_BYTES:
+                raise EncodeError(
+                    f"payload: expected at most {MAX_MESSAGE_BYTES:,} bytes encoded, "
+                    f"got {len(data):,}; send it in parts"
+                )
+        if any(head in data for head in EXT_HEADS) and self._has_ext_type(value):
+            return self._careful.pack(value)
+        return data
+
+    def _has_ext_type(self, value: Any) -> bool:
+        """Return whether a value has an ExtType in it; without recursion."""
         leaves = self._leaves
         waiting = [] if type(value) in leaves else [value]
         for value in waiting:
             kind = type(value)
             if kind is dict:
-                for key in value:
-                    if type(key) not in leaves:
-                        waiting.append(key)  # noqa: PERF401  # slower for small dicts
-                parts = value.values()
+                parts: Iterable[Any] = [*value.keys(), *value.values()]
             elif kind is list:
-                if leaves.issuperset(map(type, value)):
-                    continue
                 parts = value
-            elif kind is bytearray or kind is msgpack.ExtType:
+            elif kind is msgpack.ExtType:
                 return True
             else:
                 parts = self._default(value)[1:]
-            for part in parts:
-                if type(part) not in leaves:
-                    waiting.append(part)  # noqa: PERF401  # as above
+            waiting += [part for part in parts if type(part) not in leaves]
         return False
-
-    def _make_encode(self) -> Callable[[Any], bytes]:
-        careful = self._careful.pack
-        is_mispacked = self._is_mispacked
-        made = ext_types_made
-        new_packer = partial(msgpack.Packer, strict_types=True, default=self._default)
-        pack = new_packer().pack
-
-        def encode(value: Any) -> bytes:
-            try:
-                data: bytes = pack(value)
-            except Exception:  # noqa: BLE001  # raised again there, with the place
-                return careful(value)
-            # Literals, because this runs for each message: bin 8; a bin 16 needs 259 bytes.
-            if 0xC4 in data or len(data) > 258 or made:
-                return check(value, data)
-            return data
-
-        def check(value: Any, data: bytes) -> bytes:
-            if len(data) > _KEPT_BUFFER:
-                nonlocal pack
-                pack = new_packer().pack  # the old one would keep a buffer of this size
-                if len(data) > MAX_MESSAGE_BYTES:
-                    raise EncodeError(
-                        f"payload: expected at most {MAX_MESSAGE_BYTES:,} bytes encoded, "
-                        f"got {len(data):,}; send it in parts"
-                    )
-            if (_BIN8 in data or _BIN16 in data or _BIN32 in data) and is_mispacked(value):
-                return careful(value)
-            if made and any(head in data for head in EXT_HEADS) and is_mispacked(value):
-                return careful(value)
-            return data
-
-        return encode
 
     def _make_default(self) -> Callable[[Any], list[Any]]:
         writers, find = self._writers, self._writer

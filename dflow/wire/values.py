@@ -39,7 +39,7 @@ def mark(code: int) -> ExtType:
 
 
 TUPLE = mark(1)
-_SET, _FROZENSET, BYTEARRAY, _BIG_INT, _COMPLEX = mark(2), mark(3), mark(4), mark(5), mark(6)
+_SET, _FROZENSET, _BIG_INT, _COMPLEX = mark(2), mark(3), mark(5), mark(6)
 _DATETIME, _DATE, _TIME, _TIMEDELTA, _TIMEZONE, _ZONE = (mark(n) for n in range(7, 13))
 _DECIMAL, _UUID, _PATH, _DEQUE, _ORDERED, _COUNTER = (mark(n) for n in range(13, 19))
 CLASS, ARRAY, SCALAR = mark(30), mark(31), mark(32)
@@ -85,7 +85,6 @@ WRITERS: dict[type, Callable[[Any], list[Any]]] = {
     tuple: lambda v: [TUPLE, *v],
     set: lambda v: [_SET, *v],
     frozenset: lambda v: [_FROZENSET, *v],
-    bytearray: lambda v: [BYTEARRAY, bytes(v)],
     int: _write_int,
     complex: lambda v: [_COMPLEX, v.real, v.imag],
     dt.datetime: _write_datetime,
@@ -110,6 +109,7 @@ LEAVES: frozenset[type] = frozenset(
         float,
         str,
         bytes,
+        bytearray,
         memoryview,
         complex,
         Decimal,
@@ -154,7 +154,6 @@ READERS: dict[int, Callable[[list[Any]], Any]] = {
     TUPLE.code: tuple,
     _SET.code: set,
     _FROZENSET.code: frozenset,
-    BYTEARRAY.code: lambda parts: bytearray(_one(parts, bytes)),
     _BIG_INT.code: lambda parts: int.from_bytes(_one(parts, bytes), "little", signed=True),
     _COMPLEX.code: lambda parts: complex(*parts),
     _DATETIME.code: _read_datetime,

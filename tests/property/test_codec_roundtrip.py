@@ -108,10 +108,9 @@ hashable_leaves = st.one_of(
 )
 leaves = hashable_leaves | st.one_of(
     st.floats(),
-    st.builds(bytearray, st.binary()),
     st.complex_numbers(),
     st.decimals(),
-    st.binary(min_size=250, max_size=300).map(bytearray),
+    st.binary(min_size=250, max_size=300),
 )
 keys = st.recursive(
     hashable_leaves,
@@ -143,7 +142,7 @@ values = st.recursive(
 
 
 @given(values)
-@example([bytearray(b"x"), {"k": (bytearray(300),)}, "\ud800"])
+@example([b"x", {"k": (bytes(300),)}, "\ud800"])
 def test_what_is_decoded_is_what_was_encoded(value: Any) -> None:
     assert same(CODEC.decode(CODEC.encode(value)), value)
 
