@@ -1,8 +1,9 @@
 """Benchmarks: dflow against a pipeline written by hand, in turn, in the same run.
 
-``python -m benchmarks.run`` measures everything and writes ``benchmarks/results.json``;
-``python -m benchmarks.throughput`` (and ``latency``, ``startup``, ``scheduler``, ``control``)
-measure one thing.
+``scripts/bench`` measures everything that is registered (`benchmarks.registry`) and writes
+``benchmarks/results.json``; ``scripts/bench --check`` compares with ``benchmarks/baselines.json``
+(`benchmarks.guard`). ``python -m benchmarks.throughput`` (and ``hop``, ``fuse``, ``latency``,
+``startup``, ``scheduler``, ``control``) measure one thing.
 ``pytest benchmarks/micro`` holds the microbenchmarks.
 
 Absolute numbers depend on the machine and on the minute. The ratios are the result: both

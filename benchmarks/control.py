@@ -19,10 +19,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.rounds import measure_parser, print_table
+from benchmarks.registry import Benchmark, Figure
+from benchmarks.rounds import Comparison, measure_parser, print_table
 from dflow import Context, Graph, Input, Node, Output, Priority, source
 
-__all__ = ["HANDLERS_US", "Control", "measure", "rows"]
+__all__ = ["BENCHMARKS", "HANDLERS_US", "Control", "measure", "rows"]
 
 HANDLERS_US = (50, 5000)
 RATE = 100
@@ -154,6 +155,32 @@ def rows(measured: dict[int, Control]) -> list[list[str]]:
         ]
         for handler_us, one in measured.items()
     ]
+
+
+def alone(handler_us: int, seconds: float) -> Comparison[Control]:
+    """Run once; there is nothing to compare it with."""
+    return Comparison(dflow=[one_run(handler_us, seconds)])
+
+
+BENCHMARKS: tuple[Benchmark[Control], ...] = (
+    Benchmark(
+        name="control_50us",
+        measure=lambda effort: alone(50, 60 / effort.share),
+        figures=(
+            Figure("p99", "us", "lower", lambda one: one.p99_us, bar=1000),
+            Figure("max", "us", "lower", lambda one: one.max_us, bar=5000),
+        ),
+        short=False,
+        has_reference=False,
+    ),
+    Benchmark(
+        name="control_5ms",
+        measure=lambda effort: alone(5000, 60 / effort.share),
+        figures=(Figure("p99", "us", "lower", lambda one: one.p99_us, bar=6000),),
+        short=False,
+        has_reference=False,
+    ),
+)
 
 
 def main() -> None:

@@ -10,9 +10,9 @@ with four processes may use as many cores, so the rate alone would flatter it.
 
 from __future__ import annotations
 
-from benchmarks.registry import Benchmark, Figure
-from benchmarks.rounds import Comparison, compare, measure_parser, print_table
-from benchmarks.throughput import Tally, Throughput, enrich, one_round, readings
+from benchmarks.registry import Benchmark
+from benchmarks.rounds import MAX_REPEATS, Comparison, measure_parser, print_table
+from benchmarks.throughput import Tally, Throughput, compare_runs, enrich, figures, readings
 from dflow import Graph
 
 __all__ = ["BENCHMARK", "measure", "rows", "run_chain"]
@@ -31,12 +31,14 @@ def run_chain(count: int, result: str, *, fused: bool) -> None:
         raise RuntimeError(f"expected a finished run whose books balance, got\n{report}")
 
 
-def measure(rounds: int, count: int) -> Comparison[Throughput]:
+def measure(rounds: int, count: int, repeats: int = MAX_REPEATS) -> Comparison[Throughput]:
     """Run both sides in turn, ``rounds`` times."""
-    return compare(
+    return compare_runs(
         rounds,
-        lambda: one_round(lambda n, result: run_chain(n, result, fused=False), count),
-        lambda: one_round(lambda n, result: run_chain(n, result, fused=True), count),
+        count,
+        lambda n, result: run_chain(n, result, fused=False),
+        lambda n, result: run_chain(n, result, fused=True),
+        repeats,
     )
 
 
@@ -57,8 +59,8 @@ def rows(measured: Comparison[Throughput]) -> list[list[str]]:
 
 BENCHMARK: Benchmark[Throughput] = Benchmark(
     name="fuse",
-    measure=lambda effort: measure(effort.rounds, 1_000_000 // effort.share),
-    figures=(Figure("rate", "msg/s", "higher", lambda one: one.rate, bar=3.0),),
+    measure=lambda effort: measure(effort.rounds, 1_000_000 // effort.share, effort.repeats),
+    figures=figures(bar=3.0),
 )
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks import reference, workload
 from benchmarks.registry import Benchmark, Figure
-from benchmarks.rounds import Comparison, compare, measure_parser, print_table
+from benchmarks.rounds import MAX_REPEATS, Comparison, compare, measure_parser, print_table
 from dflow import Graph, Input, Node, node, source
 
 __all__ = ["BENCHMARK", "Ages", "measure", "rows"]
@@ -70,12 +70,15 @@ def one_round(run: Callable[[int, float, bool, str], None], count: int, spin: bo
     return Latency(p50, p99, p999, ages_us[-1])
 
 
-def measure(rounds: int, count: int, spin: bool = False) -> Comparison[Latency]:
+def measure(
+    rounds: int, count: int, spin: bool = False, repeats: int = MAX_REPEATS
+) -> Comparison[Latency]:
     """Run both sides in turn, ``rounds`` times."""
     return compare(
         rounds,
         lambda: one_round(reference.run_latency, count, spin),
         lambda: one_round(run_dflow, count, spin),
+        repeats,
     )
 
 
@@ -91,9 +94,9 @@ def rows(measured: Comparison[Latency]) -> list[list[str]]:
 
 BENCHMARK: Benchmark[Latency] = Benchmark(
     name="latency",
-    measure=lambda effort: measure(effort.rounds, 4000 // effort.share),
+    measure=lambda effort: measure(effort.rounds, 4000 // effort.share, repeats=effort.repeats),
     figures=(
-        Figure("p50", "us", "lower", lambda one: one.p50_us, bar=1.5),
+        Figure("p50", "us", "lower", lambda one: one.p50_us, bar=1.5, busy_tolerance=0.5),
         Figure(
             "p99",
             "us",
@@ -101,6 +104,7 @@ BENCHMARK: Benchmark[Latency] = Benchmark(
             lambda one: one.p99_us,
             bar=2.0,
             tolerance=0.30,
+            busy_tolerance=1.0,
             why="forty messages decide it, and each of them met another program",
             short=False,
         ),

@@ -6,7 +6,8 @@ ROUTER, the sender connects a DEALER, and cumulative credits flow back on the sa
 the receiver reports how many messages it has taken, the sender never has more than a
 window of them under way, and the sender closes only after everything was confirmed.
 
-`run_latency`: the barest two hops there are, PUSH → PULL twice, one message a frame.
+`run_latency`: the barest two hops there are, PUSH → PULL twice, one message a frame. `run_start`:
+as many such hops as one likes, and one message, to see how long starting takes.
 
 It has no error handling, no order of start and stop, no byte credit, no policies, no
 statistics. Rejected as yardsticks: PUSH/PULL with nothing but high-water marks (no faster
@@ -19,8 +20,10 @@ from __future__ import annotations
 import multiprocessing
 import struct
 import tempfile
+import time
 from collections.abc import Callable, Iterable
-from itertools import islice
+from itertools import islice, pairwise
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -28,7 +31,7 @@ import zmq
 
 from benchmarks import workload
 
-__all__ = ["BATCH", "WINDOW", "run_latency", "run_throughput"]
+__all__ = ["BATCH", "WINDOW", "run_latency", "run_one_hop", "run_start", "run_throughput"]
 
 BATCH = 512
 WINDOW = 16 * BATCH
@@ -135,6 +138,13 @@ def run_throughput(count: int, result: str) -> None:
         _run_processes([(_sink, second, result), (_map, first, second), (_source, first, count)])
 
 
+def run_one_hop(count: int, result: str) -> None:
+    """Run source → sink once, without the map between them."""
+    with tempfile.TemporaryDirectory() as folder:
+        endpoint = f"ipc://{folder}/1"
+        _run_processes([(_sink, endpoint, result), (_source, endpoint, count)])
+
+
 def _paced_source(endpoint: str, count: int, interval_s: float, spin: bool) -> None:
     with zmq.Context() as context, context.socket(zmq.PUSH) as out:
         out.connect(endpoint)
@@ -171,6 +181,27 @@ def run_latency(count: int, interval_s: float, spin: bool, result: str) -> None:
                 (_paced_source, first, count, interval_s, spin),
             ]
         )
+
+
+def _one_message(endpoint: str) -> None:
+    with zmq.Context() as context, context.socket(zmq.PUSH) as out:
+        out.connect(endpoint)
+        out.send(msgpack.packb(1))
+
+
+def _note_time(endpoint: str, result: str) -> None:
+    with zmq.Context() as context, context.socket(zmq.PULL) as into:
+        into.bind(endpoint)
+        into.recv()
+        Path(result).write_text(str(time.monotonic_ns()), encoding="utf-8")
+
+
+def run_start(nodes: int, result: str) -> None:
+    """Send one message through a chain of ``nodes`` processes; ``result`` gets its arrival."""
+    with tempfile.TemporaryDirectory() as folder:
+        ends = [f"ipc://{folder}/{number}" for number in range(nodes - 1)]
+        relays = [(_paced_relay, one, other, 1) for one, other in pairwise(ends)]
+        _run_processes([(_note_time, ends[-1], result), *relays, (_one_message, ends[0])])
 
 
 def _run_processes(calls: list[tuple[Callable[..., None], *tuple[Any, ...]]]) -> None:

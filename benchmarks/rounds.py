@@ -1,17 +1,19 @@
 """Rounds, medians and the table: what every benchmark shares.
 
-The two sides alternate, so that a machine that slows down slows both, and each figure is
-the median of its rounds; the ratio of two medians is what to look at.
+The two sides alternate, so that a machine that slows down slows both. The ratio is the median of
+the rounds' ratios, each of two runs next to each other in time: so a slow minute, which is in
+both, is in no ratio.
 
-A round during which other programs used more than `OTHERS_LIMIT` of the machine is measured
-again, whatever its result, on either side alike, `MAX_REPEATS` times for each round asked
-for. How often that happened, and what the rounds that count shared the machine with, is
-part of the result.
+In the long form a round during which other programs used more than `OTHERS_LIMIT` of the machine
+is measured again, whatever its result, on either side alike, up to ``repeats`` times for each
+round asked for. How often that happened, and what the rounds that count shared the machine with,
+is part of the result.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +23,16 @@ from typing import Any, Generic, TypeVar
 
 import psutil
 
-__all__ = ["Comparison", "Ratio", "compare", "measure_parser", "own_cpu_s", "print_table"]
+__all__ = [
+    "MAX_REPEATS",
+    "Comparison",
+    "Ratio",
+    "compare",
+    "measure_parser",
+    "own_cores",
+    "own_cpu_s",
+    "print_table",
+]
 
 OTHERS_LIMIT = 0.05
 MAX_REPEATS = 4
@@ -32,7 +43,7 @@ HEAD = ("what", "reference", "dflow", "ratio")
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Medians of one figure on both sides; ``ratio`` is dflow / reference."""
+    """Medians of one figure on both sides; ``ratio``: median of the rounds' dflow / reference."""
 
     reference: float
     dflow: float
@@ -43,8 +54,8 @@ class Ratio:
 class Comparison(Generic[Measured]):
     """All rounds of both sides, in the order they were run.
 
-    ``others``: for every round, the share of the machine's cores that other programs used.
-    ``repeated``: rounds thrown away because that was too much.
+    ``others``: for every run, two a round, the share of the cores that other programs used.
+    ``repeated``: runs thrown away because that was too much.
     """
 
     reference: list[Measured] = field(default_factory=list)
@@ -53,10 +64,19 @@ class Comparison(Generic[Measured]):
     repeated: int = 0
 
     def ratio(self, figure: Callable[[Measured], float]) -> Ratio:
-        """Return the medians of ``figure`` and their ratio."""
+        """Return the medians of ``figure`` and of its ratios."""
         reference = median(figure(one) for one in self.reference)
         dflow = median(figure(one) for one in self.dflow)
-        return Ratio(reference, dflow, dflow / reference)
+        return Ratio(reference, dflow, median(self.ratios(figure)))
+
+    def ratios(self, figure: Callable[[Measured], float]) -> list[float]:
+        """Return dflow / reference of each round."""
+        both = zip(self.dflow, self.reference, strict=True)
+        return [figure(dflow) / figure(reference) for dflow, reference in both]
+
+    def shared(self) -> float:
+        """Return what part of the cores other programs used in the middle one of the runs."""
+        return median(self.others or [0.0])
 
     def disturbance(self) -> str | None:
         """Return a warning if rounds that count were disturbed, or None."""
@@ -74,7 +94,10 @@ class Comparison(Generic[Measured]):
 
 
 def compare(
-    rounds: int, reference: Callable[[], Measured], dflow: Callable[[], Measured]
+    rounds: int,
+    reference: Callable[[], Measured],
+    dflow: Callable[[], Measured],
+    repeats: int = MAX_REPEATS,
 ) -> Comparison[Measured]:
     """Run both sides in turn, ``rounds`` times; who begins changes from round to round."""
     found: Comparison[Measured] = Comparison()
@@ -82,7 +105,7 @@ def compare(
         sides = [(found.reference, reference), (found.dflow, dflow)]
         for results, run in sides if number % 2 == 0 else reversed(sides):
             measured, others = _watched(run)
-            while others > OTHERS_LIMIT and found.repeated < MAX_REPEATS * rounds:
+            while others > OTHERS_LIMIT and found.repeated < repeats * rounds:
                 found.repeated += 1
                 measured, others = _watched(run)
             results.append(measured)
@@ -91,18 +114,27 @@ def compare(
 
 
 def _watched(run: Callable[[], Measured]) -> tuple[Measured, float]:
-    """Return what ``run`` returns, and the share of all cores that others used meanwhile."""
-    all_before, own_before, began = _all_cpu_s(), own_cpu_s(), time.monotonic()
+    """Return what ``run`` returns, and the share of our cores that others used meanwhile."""
+    cores = own_cores()
+    all_before, own_before, began = _all_cpu_s(cores), own_cpu_s(), time.monotonic()
     measured = run()
     wall_s = time.monotonic() - began
-    others_s = (_all_cpu_s() - all_before) - (own_cpu_s() - own_before)
-    return measured, max(0.0, others_s) / (wall_s * (psutil.cpu_count() or 1))
+    others_s = (_all_cpu_s(cores) - all_before) - (own_cpu_s() - own_before)
+    return measured, max(0.0, others_s) / (wall_s * len(cores))
 
 
-def _all_cpu_s() -> float:
-    """Return the seconds all programs have used, and those the hypervisor took away."""
-    times = psutil.cpu_times()
-    return float(times.user + times.nice + times.system + getattr(times, "steal", 0.0))
+def own_cores() -> list[int]:
+    """Return the numbers of the cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _all_cpu_s(cores: list[int]) -> float:
+    """Return the seconds all programs have used of ``cores``, and those the hypervisor took."""
+    each = psutil.cpu_times(percpu=True)
+    times = [each[core] for core in cores if core < len(each)]
+    return sum(t.user + t.nice + t.system + getattr(t, "steal", 0.0) for t in times)
 
 
 def own_cpu_s() -> float:

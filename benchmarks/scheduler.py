@@ -26,10 +26,11 @@ from statistics import median
 from typing import Any
 
 from benchmarks import latency, throughput, workload
-from benchmarks.rounds import Comparison, compare, measure_parser, print_table
+from benchmarks.registry import Benchmark, Figure
+from benchmarks.rounds import MAX_REPEATS, Comparison, compare, measure_parser, print_table
 from dflow import Context, Graph, Input, Node, Priority, node, source
 
-__all__ = ["HEAD", "WAYS", "Measured", "cost", "figures", "measure", "rows"]
+__all__ = ["BENCHMARKS", "HEAD", "WAYS", "Measured", "cost", "figures", "measure", "rows"]
 
 BURNERS = 8
 RATE = 100
@@ -171,12 +172,14 @@ def measure(rounds: int, seconds: float) -> dict[str, list[Measured]]:
     return found
 
 
-def cost(rounds: int, count: int) -> Comparison[throughput.Throughput]:
+def cost(rounds: int, count: int, repeats: int = MAX_REPEATS) -> Comparison[throughput.Throughput]:
     """Return throughput without the scheduler (as the reference) and with it."""
-    return compare(
+    return throughput.compare_runs(
         rounds,
-        lambda: throughput.one_round(lambda n, f: throughput.run_dflow(n, f, slots=0), count),
-        lambda: throughput.one_round(throughput.run_dflow, count),
+        count,
+        lambda n, result: throughput.run_dflow(n, result, slots=0),
+        throughput.run_dflow,
+        repeats,
     )
 
 
@@ -203,6 +206,44 @@ def rows(measured: dict[str, list[Measured]]) -> list[list[str]]:
         ]
         for way, one in medians.items()
     ]
+
+
+def measure_bands(rounds: int, seconds: float) -> Comparison[Measured]:
+    """Run both graphs with neither niceness nor turns, as the reference, and as they are."""
+    return compare(
+        rounds,
+        lambda: one_round(*WAYS["nothing"], seconds),
+        lambda: one_round(*WAYS["default"], seconds),
+        repeats=0,
+    )
+
+
+BENCHMARKS: tuple[Benchmark[Any], ...] = (
+    Benchmark(
+        name="scheduler",
+        measure=lambda effort: cost(effort.rounds, 2_000_000 // effort.share, effort.repeats),
+        figures=throughput.figures(bar=0.98),
+        short=False,
+    ),
+    Benchmark(
+        name="bands",
+        measure=lambda effort: measure_bands(min(3, effort.rounds), 10 / effort.share),
+        figures=(
+            Figure(
+                "high_p99",
+                "ms",
+                "lower",
+                lambda one: one.p99_ms,
+                bar=0.2,
+                tolerance=1.0,
+                busy_tolerance=2.0,
+                why="ten messages of a thousand decide it; it guards against a factor of 10",
+            ),
+            Figure("low_rate", "pieces/s", "higher", lambda one: one.low_rate, bar=0.8),
+        ),
+        short=False,
+    ),
+)
 
 
 def main() -> None:

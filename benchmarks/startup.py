@@ -3,8 +3,10 @@
     python -m benchmarks.startup [--rounds N] [--nodes N]
 
 Each round is a fresh interpreter. Startup runs from the line before ``graph.run()`` to the
-first message's handler in the last of a chain of nodes. Memory is the proportional set size
-(PSS) of each worker, which shares pages with the agent it was forked from.
+first message's handler in the last of a chain of nodes; the reference spawns as many processes with
+`multiprocessing` and connects them in a chain. What ``import dflow`` takes is compared with
+``import zmq``. Memory is the proportional set size (PSS) of each worker, which shares pages
+with the agent it was forked from.
 """
 
 from __future__ import annotations
@@ -16,32 +18,40 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.rounds import measure_parser, print_table
+from benchmarks import reference
+from benchmarks.registry import Benchmark, Figure
+from benchmarks.rounds import MAX_REPEATS, Comparison, compare, measure_parser, print_table
 from dflow import Context, Graph, Input, Node, Output, node, sink, source
 from dflow.graph.chain import Chainable
 
-__all__ = ["Startup", "measure", "rows"]
+__all__ = ["BENCHMARKS", "Startup", "Weight", "measure", "rows"]
 
 _IMPORT = "import time; b = time.perf_counter(); import {0}; print(time.perf_counter() - b)"
 
 
+NODES = 10
+
+
 @dataclass(frozen=True, slots=True)
 class Startup:
-    """Medians over the rounds; ``import_zmq_ms`` is there to compare ``import dflow`` with."""
+    """One start: milliseconds to the first message at the last node, and until all has ended."""
 
-    nodes: int
-    first_message_ms: float
-    stopped_ms: float
-    import_ms: float
-    import_zmq_ms: float
-    worker_pss_mb: float
-    worker_pss_max_mb: float
+    first_ms: float
+    ended_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """Megabytes of PSS of the workers of one run: the middle one's, and the heaviest's."""
+
+    median_mb: float
+    max_mb: float
 
 
 @source
@@ -89,23 +99,27 @@ def waiting(ctx: Context) -> Iterator[int]:
         yield from ()
 
 
-def start_once(nodes: int) -> dict[str, float]:
-    """Run a chain of ``nodes`` nodes once; milliseconds to the first message and to the end."""
+def run_dflow(nodes: int, result: str) -> None:
+    """Send one message through a chain of ``nodes`` nodes; ``result`` gets its arrival."""
+    chain: Chainable = one_message()
+    for _ in range(nodes - 2):
+        chain = chain >> relay()
+    Graph("startup", chain >> note_time(result)).run(log_level="WARNING")
+
+
+def start_once(run: Callable[[int, str], None], nodes: int) -> Startup:
+    """Run a chain of ``nodes`` nodes once and look at the clock."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "result")
-        chain: Chainable = one_message()
-        for _ in range(nodes - 2):
-            chain = chain >> relay()
-        graph = Graph("startup", chain >> note_time(str(result)))
         began_ns = time.monotonic_ns()
-        graph.run(log_level="WARNING")
+        run(nodes, str(result))
         ended_ns = time.monotonic_ns()
         first_ns = int(result.read_text(encoding="utf-8"))
-    return {"first": (first_ns - began_ns) / 1e6, "stopped": (ended_ns - began_ns) / 1e6}
+    return Startup((first_ns - began_ns) / 1e6, (ended_ns - began_ns) / 1e6)
 
 
-def weigh_workers(nodes: int) -> dict[str, float]:
-    """Start a chain of ``nodes`` idle nodes; megabytes of PSS of a worker: median and largest."""
+def weigh_workers(nodes: int) -> Weight:
+    """Start a chain of ``nodes`` idle nodes and weigh the workers."""
     with tempfile.TemporaryDirectory() as folder:
         chain: Chainable = waiting()
         for _ in range(nodes):
@@ -115,7 +129,7 @@ def weigh_workers(nodes: int) -> dict[str, float]:
             sizes = [pss_mb(int(path.name)) for path in Path(folder).iterdir()]
             run.stop()
             run.wait(timeout_s=30)
-    return {"median": median(sizes), "max": max(sizes)}
+    return Weight(median(sizes), max(sizes))
 
 
 def pss_mb(pid: int) -> float:
@@ -126,19 +140,26 @@ def pss_mb(pid: int) -> float:
     raise RuntimeError(f"smaps_rollup: expected a Pss line for process {pid}, got none")
 
 
-def measure(rounds: int, nodes: int = 10) -> Startup:
-    """Measure everything in fresh interpreters, ``rounds`` times each."""
-    starts = [_fresh("--once", str(nodes)) for _ in range(rounds)]
-    weights = _fresh("--weigh", str(nodes))
-    return Startup(
-        nodes=nodes,
-        first_message_ms=median(one["first"] for one in starts),
-        stopped_ms=median(one["stopped"] for one in starts),
-        import_ms=_import_ms("dflow", rounds),
-        import_zmq_ms=_import_ms("zmq", rounds),
-        worker_pss_mb=weights["median"],
-        worker_pss_max_mb=weights["max"],
+def measure(rounds: int, nodes: int = NODES, repeats: int = MAX_REPEATS) -> Comparison[Startup]:
+    """Start the reference and dflow in turn, ``rounds`` times, in fresh interpreters."""
+    return compare(
+        rounds,
+        lambda: Startup(**_fresh("--once", "reference", "--nodes", str(nodes))),
+        lambda: Startup(**_fresh("--once", "dflow", "--nodes", str(nodes))),
+        repeats,
     )
+
+
+def measure_import(rounds: int) -> Comparison[float]:
+    """Import zmq and dflow in turn in fresh interpreters; milliseconds."""
+    for module in ("zmq", "dflow"):
+        _import_ms(module)  # this one may compile
+    return compare(rounds, lambda: _import_ms("zmq"), lambda: _import_ms("dflow"), repeats=0)
+
+
+def weigh(nodes: int = NODES) -> Comparison[Weight]:
+    """Weigh the workers of one run; there is nothing to compare them with."""
+    return Comparison(dflow=[Weight(**_fresh("--once", "weight", "--nodes", str(nodes)))])
 
 
 def _fresh(*arguments: str) -> Any:
@@ -147,39 +168,75 @@ def _fresh(*arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
-def _import_ms(module: str, rounds: int) -> float:
+def _import_ms(module: str) -> float:
     command = [sys.executable, "-c", _IMPORT.format(module)]
-    runs = [subprocess.run(command, check=True, stdout=subprocess.PIPE) for _ in range(rounds + 1)]
-    return median(float(run.stdout) * 1000 for run in runs[1:])  # the first may compile
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=60)
+    return float(done.stdout) * 1000
 
 
-def rows(measured: Startup) -> list[list[str]]:
-    """Return the table's rows; most have no reference."""
-    nodes = f"{measured.nodes} nodes: run()"
-    return [
-        [f"{nodes} to first message, ms", "", f"{measured.first_message_ms:.0f}", ""],
-        [f"{nodes} to its return, ms", "", f"{measured.stopped_ms:.0f}", ""],
-        ["import zmq, ms", f"{measured.import_zmq_ms:.0f}", "", ""],
-        ["import dflow, ms", "", f"{measured.import_ms:.0f}", ""],
-        ["PSS of an idle worker, MB", "", f"{measured.worker_pss_mb:.1f}", ""],
-    ]
+BENCHMARKS: tuple[Benchmark[Any], ...] = (
+    Benchmark(
+        name="startup",
+        measure=lambda effort: measure(effort.rounds, repeats=effort.repeats),
+        figures=(
+            Figure("first_message", "ms", "lower", lambda one: one.first_ms, busy_tolerance=0.35),
+        ),
+        short=False,
+    ),
+    Benchmark(
+        name="import",
+        measure=lambda effort: measure_import(4 * effort.rounds),
+        figures=(
+            Figure(
+                "dflow",
+                "ms",
+                "lower",
+                float,
+                tolerance=0.5,
+                busy_tolerance=0.5,
+                why="a few milliseconds; it guards against importing zmq, a factor of 5",
+            ),
+        ),
+    ),
+    Benchmark(
+        name="worker",
+        measure=lambda effort: weigh(),
+        figures=(Figure("pss", "MB", "lower", lambda one: one.median_mb, bar=12),),
+        short=False,
+        has_reference=False,
+    ),
+)
+
+
+def rows(starts: Comparison[Startup], imports: Comparison[float]) -> list[list[str]]:
+    """Return the table's rows."""
+    found = []
+    for name, one in (
+        ("first message, ms", starts.ratio(lambda start: start.first_ms)),
+        ("all has ended, ms", starts.ratio(lambda start: start.ended_ms)),
+        ("import (zmq, dflow), ms", imports.ratio(float)),
+    ):
+        found.append([name, f"{one.reference:.0f}", f"{one.dflow:.0f}", f"{one.ratio:.2f}"])
+    return found
 
 
 def main() -> None:
-    """Measure and print; with ``--once`` or ``--weigh`` do one round, as JSON."""
+    """Measure and print; with ``--once`` do one round, as JSON."""
     parser = measure_parser(__doc__)
-    parser.add_argument("--nodes", type=int, default=10, help="length of the chain")
-    parser.add_argument("--once", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--weigh", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--nodes", type=int, default=NODES, help="length of the chain")
+    parser.add_argument("--once", help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    once: dict[str, Callable[[], Startup | Weight]] = {
+        "reference": lambda: start_once(reference.run_start, asked.nodes),
+        "dflow": lambda: start_once(run_dflow, asked.nodes),
+        "weight": lambda: weigh_workers(asked.nodes),
+    }
     if asked.once:
-        print(json.dumps(start_once(asked.once)))
-    elif asked.weigh:
-        print(json.dumps(weigh_workers(asked.weigh)))
-    else:
-        measured = measure(asked.rounds, asked.nodes)
-        print_table(rows(measured))
-        print(json.dumps(asdict(measured)))
+        print(json.dumps(asdict(once[asked.once]())))
+        return
+    print_table(rows(measure(asked.rounds, asked.nodes), measure_import(4 * asked.rounds)))
+    for one in weigh(asked.nodes).dflow:
+        print(f"PSS of an idle worker: {one.median_mb:.1f} MB, {one.max_mb:.1f} at the most")
 
 
 if __name__ == "__main__":
