@@ -155,6 +155,14 @@ class Slabs:
         """Return whether the block was given back while a reader still had it."""
         return block.slab.states[block.number] == _LINGERING
 
+    def review(self, probe: Probe) -> None:
+        """Ask for some lingering blocks, so that what is said to be in use is."""
+        budget = SEARCH
+        for blocks in self._classes.values():
+            for _ in range(min(budget, len(blocks.lingering))):
+                budget -= 1
+                self._ask_oldest(blocks, probe)
+
     def growth(self, block_bytes: int, probe: Probe) -> Growth | None:
         """Return how to get more blocks of this class, or None: there is no room, nor will be."""
         header = self._header_bytes
@@ -209,13 +217,17 @@ class Slabs:
 
     def _ask(self, blocks: _Class, probe: Probe) -> None:
         """Ask for a few lingering blocks until one is free; those that are not come last."""
-        lingering = blocks.lingering
-        for _ in range(min(PROBES, len(lingering))):
-            block = lingering.popleft()
-            if probe(block):
-                self._free(blocks, block)
+        for _ in range(min(PROBES, len(blocks.lingering))):
+            if self._ask_oldest(blocks, probe):
                 return
-            lingering.append(block)
+
+    def _ask_oldest(self, blocks: _Class, probe: Probe) -> bool:
+        block = blocks.lingering.popleft()
+        if probe(block):
+            self._free(blocks, block)
+            return True
+        blocks.lingering.append(block)
+        return False
 
     def _emptied(self, slab: Slab, probe: Probe, budget: int) -> tuple[int, bool]:
         """Ask for the lingering blocks of a slab; return what is left to ask, and if it is empty.

@@ -35,6 +35,9 @@ __all__ = ["HEADER_BYTES", "Segment", "create_segment", "is_supported", "open_se
 
 HEADER_BYTES = max(4096, mmap.PAGESIZE)
 
+MOST_OF_AVAILABLE = 0.5
+"""Larger parts of the memory that is left are not taken: the kernel would kill somebody for it."""
+
 _NAME = "dflow"
 _MAGIC = 0x31_6D_68_73_77_6F_6C_66  # "flowshm1"
 _MAGIC_AT, _TOKEN_AT, _BLOCK_BYTES_AT, _RETIRED_AT, _GENERATIONS_AT = range(5)
@@ -147,6 +150,8 @@ def create_segment(block_bytes: int, count: int) -> Segment:
     if not 0 < count <= _MAX_BLOCKS:
         raise OSError(errno.EINVAL, f"expected 1 to {_MAX_BLOCKS} blocks, got {count}")
     size_bytes = HEADER_BYTES + count * block_bytes
+    if size_bytes > _available_bytes() * MOST_OF_AVAILABLE:
+        raise OSError(errno.ENOMEM, "not enough memory")
     fd = os.memfd_create(_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(fd, size_bytes)
@@ -161,6 +166,14 @@ def create_segment(block_bytes: int, count: int) -> Segment:
     except BaseException:
         os.close(fd)
         raise
+
+
+def _available_bytes() -> int:
+    with open("/proc/meminfo", "rb") as file:
+        for line in file:
+            if line.startswith(b"MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return 1 << 62
 
 
 def open_segment(place: Place) -> Segment:

@@ -159,11 +159,12 @@ class SharedMemory:
             self._leave()
 
     def sweep(self) -> None:
-        """Unmap what was borrowed and is not in use any more; call it about once a second."""
+        """Look for what is not in use any more, and unmap it; call it about once a second."""
         if not self._enter():
             return
         try:
             self._end_leases()
+            self._slabs.review(self._probe)
             for held in [held for held in self._mapped if held.slab is None and not held.leases]:
                 held.idle_sweeps += 1
                 if held.idle_sweeps > 1 or held.segment.retired:
