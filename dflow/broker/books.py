@@ -12,7 +12,7 @@ node after the node had ended is ``rejected``: the node refused it, nobody lost 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 
 from dflow.errors import ProtocolError
@@ -32,6 +32,9 @@ __all__ = [
 
 _NO_OUT = OutChannelStats(-1, 0, 0, 0, 0)
 _NO_IN = InChannelStats(-1, 0, 0, 0)
+_NO_FATES = Fates()
+_NO_WORK = NodeStats()
+_NO_STATS = WorkerStats()
 
 Counted = Mapping[WorkerId, WorkerStats]
 
@@ -75,7 +78,8 @@ def _are_counters(stats: WorkerStats) -> bool:
     values: list[object] = [value for node in nodes for value in node.metrics.values()]
     values += [queue.oldest_s for queue in stats.queues.values()]
     return (
-        all(type(n) is int and n >= 0 for n in numbers)
+        set(map(type, numbers)) == {int}
+        and min(numbers) >= 0  # type: ignore[type-var,operator]  # all are ints
         and all(isinstance(text, str) for text in texts)
         and all(isinstance(value, (int, float)) for value in values)
     )
@@ -99,7 +103,7 @@ class _Flow:
     expired: int = 0
     cancelled: int = 0
     superseded: int = 0
-    fates: Fates = field(default_factory=Fates)
+    fates: Fates = _NO_FATES
     oldest_s: float = 0.0
     keys: tuple[KeyStats, ...] = ()
     exact: bool = True
@@ -121,20 +125,18 @@ class _Channel:
     into: InChannelStats
 
 
-def _channels(plan: Plan, counted: Counted) -> list[_Channel]:
+def _channels(plan: Plan, counted: Counted) -> Iterator[_Channel]:
+    """Yield every channel that either end counts; numbers the plan does not have are no channels.
+
+    Goes through what was counted, not through the plan: most of what may be sent to from
+    outside never is.
+    """
     outs = {o.channel: o for s in counted.values() for o in s.outs}
     ins = {i.channel: i for s in counted.values() for i in s.ins}
-    return [
-        _Channel(
-            c.edge,
-            plan.host(c.sender),
-            plan.host(c.receiver),
-            outs.get(c.number, _NO_OUT),
-            ins.get(c.number, _NO_IN),
-        )
-        for c in (*plan.channels, *plan.external_channels)
-        if c.number in outs or c.number in ins
-    ]
+    ways = plan.ways
+    for number in outs | ins:
+        if number in ways:
+            yield _Channel(*ways[number], outs.get(number, _NO_OUT), ins.get(number, _NO_IN))
 
 
 def _flows(plan: Plan, counted: Counted, lost: Collection[WorkerId]) -> dict[int, _Flow]:
@@ -153,9 +155,10 @@ def _flows(plan: Plan, counted: Counted, lost: Collection[WorkerId]) -> dict[int
             flows[edge].keys += queue.keys
     for channel in _channels(plan, counted):
         _add_channel(flows[channel.edge], channel, lost)
-    for index, ends in _ends(plan).items():
-        if not ends.isdisjoint(lost):
-            flows[index].exact = False
+    if lost:
+        for edge, sender, receiver in plan.ways.values():
+            if sender in lost or receiver in lost:
+                flows[edge].exact = False
     for flow in flows.values():
         if not flow.exact:
             flow.offered = max(flow.offered, flow.unsent + flow.wired + flow.fates.total)
@@ -192,13 +195,6 @@ def _add_channel(flow: _Flow, channel: _Channel, lost: Collection[WorkerId]) -> 
     flow.expired += into.expired
     flow.cancelled += into.cancelled
     flow.superseded += into.superseded
-
-
-def _ends(plan: Plan) -> dict[int, set[WorkerId]]:
-    ends: defaultdict[int, set[WorkerId]] = defaultdict(set)
-    for channel in (*plan.channels, *plan.external_channels):
-        ends[channel.edge] |= {plan.host(channel.sender), plan.host(channel.receiver)}
-    return ends
 
 
 def edge_reports(
@@ -261,7 +257,7 @@ def in_flight(plan: Plan, counted: Counted, worker: WorkerId) -> dict[str, int]:
             found[names[channel.edge]] += max(0, channel.out.sent - channel.out.done)
         elif channel.sender == worker:
             found[names[channel.edge]] += max(0, channel.out.sent - channel.into.done)
-    for edge, count in counted.get(worker, WorkerStats()).unsent.items():
+    for edge, count in counted.get(worker, _NO_STATS).unsent.items():
         if edge in names:
             found[names[edge]] += count
     return {edge: count for edge, count in found.items() if count}
@@ -276,17 +272,12 @@ def node_reports(plan: Plan, counted: Counted) -> tuple[NodeReport, ...]:
     )
 
 
-def _of(plan: Plan, node: str) -> list[WorkerId]:
-    """Return the worker process of each replica of ``node``."""
-    return [plan.host(WorkerId(node, i)) for i in range(plan.by_name[node].replicas)]
-
-
 def _work_of(plan: Plan, node: str, counted: Counted) -> list[NodeStats]:
     """Return the work of each replica of ``node``, told by the process it runs in."""
     found = []
-    for host in _of(plan, node):
-        stats = counted.get(host, WorkerStats())
-        found.append(stats.node if host.node == node else stats.fused.get(node, NodeStats()))
+    for host in plan.hosts(node):
+        stats = counted.get(host, _NO_STATS)
+        found.append(stats.node if host.node == node else stats.fused.get(node, _NO_WORK))
     return found
 
 
@@ -316,34 +307,35 @@ def node_statuses(
     paused: Collection[str] = (),
 ) -> tuple[NodeStatus, ...]:
     """Return every node now; ``steps`` tells how far each worker has come."""
-    return tuple(
-        NodeStatus(
-            report.name,
-            report.kind,
-            report.replicas,
-            report.handled,
-            report.emitted,
-            report.errors,
-            tuple(steps[worker] for worker in _of(plan, report.name)),
-            report.name in paused,
-        )
-        for report in node_reports(plan, counted)
-    )
+    found = []
+    for node in plan.nodes:
+        if node.kind == "external":
+            continue
+        handled = emitted = errors = 0
+        for stats in _work_of(plan, node.name, counted):
+            handled += stats.handled
+            emitted += stats.emitted
+            errors += stats.errors
+        workers = tuple([steps[worker] for worker in plan.hosts(node.name)])
+        found.append(
+            NodeStatus(
+                node.name, node.kind, node.replicas, handled, emitted, errors, workers,
+                node.name in paused,
+            )
+        )  # fmt: skip
+    return tuple(found)
 
 
 def edge_statuses(plan: Plan, counted: Counted) -> tuple[EdgeStatus, ...]:
     """Return every planned edge now, then the used edges from outside."""
     flows = _flows(plan, counted, ())
-    width: defaultdict[int, int] = defaultdict(int)
-    for channel in (*plan.channels, *plan.external_channels):
-        width[channel.edge] += 1
     used = (*plan.edges, *(edge for edge in plan.external_edges if edge.index in flows))
     statuses = []
     for edge in used:
         # a queue shared by its channels has one capacity; lanes have one for each channel
         shared = edge.limit or (edge.policy != "block" and not (edge.keyed or edge.broadcast))
         senders = 1 if edge.sender == EXTERNAL else plan.by_name[edge.sender].replicas
-        queues = senders if shared else width[edge.index]
+        queues = senders if shared else plan.widths.get(edge.index, 0)
         flow = flows.get(edge.index, _Flow())
         capacity = 1 if edge.policy == "latest" else edge.capacity
         statuses.append(_edge_status(edge, flow, capacity * queues))
@@ -364,6 +356,8 @@ def _depth(edge: EdgePlan, flow: _Flow) -> int:
 
 def _merged(keys: Sequence[KeyStats]) -> tuple[KeyStatus, ...]:
     """Return each key once, the deepest first, whichever sender's messages they are."""
+    if not keys:
+        return ()
     found: dict[str, list[int]] = {}
     for k in keys:
         counts = (k.waiting, k.in_flight, k.done, k.rejected)

@@ -6,11 +6,10 @@ nothing is sent to anybody for whom it would be illegal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from itertools import groupby
+from collections.abc import Iterable, Mapping
 
 from dflow.broker.events import Instruction, KillWorker, Send
-from dflow.broker.lifecycle import Move, Phase, Role, RunEvent, Step
+from dflow.broker.lifecycle import ENDED, Move, Phase, Role, RunEvent, Step
 from dflow.broker.participants import Participant, Participants
 from dflow.errors import ProtocolError
 from dflow.graph.plan import Plan, WorkerId
@@ -49,19 +48,18 @@ def _tell(p: Participant, move: Move, message: c.Control) -> list[Instruction]:
 
 # --- barriers -----------------------------------------------------------------------------
 
-_BARRIERS: Mapping[Phase, tuple[RunEvent, Callable[[Participant], bool]]] = {
-    Phase.WAITING: (RunEvent.ALL_JOINED, lambda p: p.step is not Step.ABSENT),
-    Phase.BINDING: (RunEvent.ALL_BOUND, lambda p: p.step is Step.BOUND),
-    Phase.LINKING: (RunEvent.ALL_LINKED, lambda p: p.step is Step.LINKED),
-    Phase.STARTING: (
-        RunEvent.ALL_STARTED,
-        lambda p: p.step is Step.STARTED or p.role is Role.HANDLE,
-    ),
-    Phase.RUNNING: (RunEvent.ALL_DRAINED, lambda p: p.drained or not p.must_drain),
-    Phase.DRAINING: (RunEvent.ALL_DRAINED, lambda p: p.drained or not p.must_drain),
-    Phase.STOPPING: (RunEvent.ALL_STOPPED, lambda p: p.ended),
-    Phase.ABORTING: (RunEvent.ALL_STOPPED, lambda p: p.ended),
+_ANY = frozenset(Step)
+_BARRIERS: Mapping[Phase, tuple[RunEvent, frozenset[Step], frozenset[Step]]] = {
+    Phase.WAITING: (RunEvent.ALL_JOINED, _ANY - {Step.ABSENT}, _ANY - {Step.ABSENT}),
+    Phase.BINDING: (RunEvent.ALL_BOUND, frozenset({Step.BOUND}), frozenset({Step.BOUND})),
+    Phase.LINKING: (RunEvent.ALL_LINKED, frozenset({Step.LINKED}), frozenset({Step.LINKED})),
+    Phase.STARTING: (RunEvent.ALL_STARTED, frozenset({Step.STARTED}), _ANY),
+    Phase.RUNNING: (RunEvent.ALL_DRAINED, frozenset({Step.DRAINED}), frozenset({Step.DRAINED})),
+    Phase.DRAINING: (RunEvent.ALL_DRAINED, frozenset({Step.DRAINED}), frozenset({Step.DRAINED})),
+    Phase.STOPPING: (RunEvent.ALL_STOPPED, ENDED, ENDED),
+    Phase.ABORTING: (RunEvent.ALL_STOPPED, ENDED, ENDED),
 }
+"""What ends each phase: every worker at one of these steps, and the handle at one of those."""
 
 
 def barrier(phase: Phase, roll: Participants, *, managed: bool) -> RunEvent | None:
@@ -70,13 +68,19 @@ def barrier(phase: Phase, roll: Participants, *, managed: bool) -> RunEvent | No
     Only an agent tells of exits, so only ``managed`` workers are waited for at the end.
     """
     if phase is Phase.LEAVING:
-        awaited = managed and any(p.step is not Step.GONE for p in roll.workers)
+        awaited = managed and not roll.tally.all_at((Step.GONE,))
         awaited = awaited or roll.handle_is_late
         return None if awaited else RunEvent.ALL_GONE
     if phase not in _BARRIERS:
         return None
-    event, passed = _BARRIERS[phase]
-    return event if all(passed(p) for p in roll) else None
+    event, of_workers, of_handle = _BARRIERS[phase]
+    if not roll.tally.all_at(of_workers):
+        return None
+    handle = roll.handle
+    if handle is None or handle.step in of_handle:
+        return event
+    drains = event is RunEvent.ALL_DRAINED
+    return event if drains and not handle.must_drain else None
 
 
 # --- the start ----------------------------------------------------------------------------
@@ -106,21 +110,23 @@ def link(plan: Plan, roll: Participants) -> list[Instruction]:
 def next_level(phase: Phase, roll: Participants) -> list[Instruction]:
     """Start or stop the next topological level, once the one before it has done so."""
     if phase is Phase.STARTING:
-        return _next(roll, Step.LINKED, Step.STARTED, Move.START, c.Start())
+        return _next(roll, Step.LINKED, frozenset({Step.STARTED}), Move.START, c.Start())
     if phase is Phase.STOPPING:
-        return _next(roll, Step.DRAINED, None, Move.STOP, c.Stop())
+        return _next(roll, Step.DRAINED, ENDED, Move.STOP, c.Stop())
     return []
 
 
 def _next(
-    roll: Participants, ready: Step, done: Step | None, move: Move, word: c.Control
+    roll: Participants, ready: Step, done: frozenset[Step], move: Move, word: c.Control
 ) -> list[Instruction]:
-    workers = sorted(roll.workers, key=lambda p: p.level, reverse=done is None)
-    for _, level in groupby(workers, key=lambda p: p.level):
-        group = list(level)
-        if all(p.ended if done is None else p.step is done for p in group):
-            continue
-        return [todo for p in group if p.step is ready for todo in _tell(p, move, word)]
+    levels = roll.levels[move]
+    while not (told := roll.told[move]) or roll.tally.level_at(levels[told - 1][0].level, done):
+        if told == len(levels):
+            return []
+        roll.told[move] += 1
+        todo = [todo for p in levels[told] if p.step is ready for todo in _tell(p, move, word)]
+        if todo:
+            return todo
     return []
 
 

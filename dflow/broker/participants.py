@@ -8,13 +8,15 @@ reported with how it came to that.
 from __future__ import annotations
 
 import hmac
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 from dflow.broker.lifecycle import ENDED, HELD, PARTICIPANT, Move, Phase, Role, Step, advance
+from dflow.broker.tally import Tally
 from dflow.errors import ProtocolError
-from dflow.graph.plan import Plan, WorkerId
+from dflow.graph.plan import Plan, WorkerId, grouped
 from dflow.message import EXTERNAL
 from dflow.stats import WorkerStats
 from dflow.wire.control import Hello
@@ -31,7 +33,7 @@ class Participant:
     ``must_drain``: the run is not drained before it is. ``fed``: planned edges end at it, so
     it drains when they do; one that is not fed has to be told. ``final``: ``stats`` are its
     last word. ``ran``: it was told to run, so it may have moved messages. ``killed``: we had it
-    killed, so its exit is no news.
+    killed, so its exit is no news. ``tally``: counts its steps; none for the handle.
     """
 
     worker: WorkerId
@@ -52,6 +54,7 @@ class Participant:
     killed: bool = False
     last_seen_s: float = 0.0
     unreachable: bool = False
+    tally: Tally | None = None
     _story: deque[str] = field(default_factory=lambda: deque(maxlen=_STORY_LENGTH))
 
     @property
@@ -77,16 +80,23 @@ class Participant:
 
     def move(self, move: Move) -> None:
         """Take one step; raises ProtocolError with its story, changing nothing, if illegal."""
+        before = self.step
         try:
-            self.step = advance(PARTICIPANT[self.role], self.step, move, str(self.worker))
+            self.step = advance(PARTICIPANT[self.role], before, move, str(self.worker))
         except ProtocolError as error:
             story = ", ".join(self._story) or "nothing"
             raise ProtocolError(f"{error}; before that: {story}") from None
         self._story.append(move.value)
+        if self.tally is not None:
+            self.tally.moved(self.level, before, self.step)
 
 
 class Participants:
-    """Every participant of one run, by worker and by routing id."""
+    """Every participant of one run, by worker and by routing id.
+
+    ``workers``: all but the handle, in topological order. ``levels``: the same by topological
+    depth, in the order in which they start, and stop; ``told``: how many of them were told to.
+    """
 
     def __init__(self, plan: Plan, token: str, *, with_handle: bool, managed: bool) -> None:
         self._token = token
@@ -100,6 +110,16 @@ class Participants:
             fed = all(plan.in_edges(node) for node in nodes)
             level = plan.worker_levels[worker.node]
             self._all[worker] = Participant(worker, Role.WORKER, level, True, fed, tuple(nodes[1:]))
+        self.workers = tuple(self._all.values())
+        by_level = grouped(self.workers, lambda p: p.level)
+        levels = [by_level[level] for level in sorted(by_level)]
+        self.levels = {Move.START: levels, Move.STOP: levels[::-1]}
+        self.told: Counter[Move] = Counter()
+        self.tally = Tally(p.level for p in self.workers)
+        for p in self.workers:
+            p.tally = self.tally
+        self._places = {p.worker: place for place, p in enumerate(self.workers)}
+        self._free = list(self._places.values())  # a heap; those taken by name are still in it
         self.handle: Participant | None = None
         if with_handle:
             fed = bool(plan.in_edges(EXTERNAL))
@@ -110,16 +130,9 @@ class Participants:
     def __iter__(self) -> Iterator[Participant]:
         return iter(self._all.values())
 
-    @property
-    def workers(self) -> list[Participant]:
-        """Every participant but the handle, in topological order."""
-        return [p for p in self if p.role is Role.WORKER]
-
     def of(self, node: str) -> list[Participant]:
         """Return the workers that run a replica of ``node``."""
-        replicas = range(self._plan.by_name[node].replicas)
-        hosts = [self._plan.host(WorkerId(node, replica)) for replica in replicas]
-        return [p for p in self.workers if p.worker in hosts]
+        return [self._all[host] for host in self._plan.hosts(node) if host.node != EXTERNAL]
 
     def running(self, node: str) -> dict[WorkerId, bytes]:
         """Return the workers that run ``node`` and have not drained, with their routing ids."""
@@ -200,9 +213,11 @@ class Participants:
         if p.key is not None:
             del self._by_key[p.key]
         p.key, p.endpoints, p.unreachable = None, {}, False
+        heappush(self._free, self._places[p.worker])
 
     def problems(self, phase: Phase) -> Iterator[str]:
         """Yield every invariant that is broken while the run is in ``phase``."""
+        yield from self.tally.problems((p.level, p.step) for p in self.workers)
         for p in self:
             held = p.step in HELD[phase] or (p.role is Role.HANDLE and p.step is Step.RUNNING)
             if not held:
@@ -225,8 +240,12 @@ class Participants:
             return found
         if self._managed:
             return "this run starts its own workers; none may join by hand"
-        free = [p for p in self.workers if p.step is Step.ABSENT]
-        return free[0] if free else f"all {len(self.workers)} replicas are taken"
+        while self._free:
+            first = self.workers[self._free[0]]
+            if first.step is Step.ABSENT:
+                return first
+            heappop(self._free)
+        return f"all {len(self.workers)} replicas are taken"
 
 
 def are_endpoints(endpoints: Mapping[int, str]) -> bool:

@@ -37,6 +37,10 @@ class Pausing:
         self._awaited: dict[int, _Awaited] = {}
         self._number = 0
 
+    def __len__(self) -> int:
+        """How many wait for an answer."""
+        return len(self._awaited)
+
     def pause(self, node: str, key: bytes, request: int, now: float) -> list[Instruction]:
         """Tell the replicas of ``node``; the peer ``key`` is answered once all have heard."""
         self.paused.add(node)

@@ -77,11 +77,14 @@ class Requests:
 
     def check(self, now: float) -> list[Instruction]:
         """Return what to say to those who wait for somebody who does not answer."""
+        if not self._cancelling and not self.pausing:
+            return []
         return self._cancelling.check(now) + self.pausing.check(now)
 
     def _why_not(self, node: str, phase: Phase) -> str:
-        names = [n.name for n in self._plan.nodes if n.kind != "external"]
-        if node not in names:
+        known = self._plan.by_name.get(node)
+        if known is None or known.kind == "external":
+            names = [n.name for n in self._plan.nodes if n.kind != "external"]
             return f"no node {node!r}{did_you_mean(node, names)} (the nodes are {', '.join(names)})"
         if phase is not Phase.RUNNING:
             return f"{node}: expected a run that goes on; it is {phase.value}"

@@ -208,6 +208,8 @@ class TurnScheduler:
 
     def take(self, now: float) -> list[tuple[WorkerId, float]]:
         """Return the turns to tell, after handing out what slots are free."""
+        if not self._holders and not self._queue and not self._orders:
+            return []
         for worker in [w for w in self._holders if now >= self._all[w].until_s + OVERDUE_S]:
             self._enter(worker, TurnState.OVERDUE, now)
         while len(self._holders) < self.slots:
@@ -275,6 +277,5 @@ def niceness_of(plan: Plan, worker: WorkerId) -> int:
 
     0 for the best band there is in the graph, so one without bands is not nice to strangers.
     """
-    best = min(plan.band(other) for other in plan.workers)
     band = plan.band(worker)
-    return 0 if band == best else NICENESS[band]
+    return 0 if band == plan.best_band else NICENESS[band]

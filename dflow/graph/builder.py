@@ -37,7 +37,8 @@ class Graph(Composition):
 
     def __init__(self, name: str, *parts: Any) -> None:
         super().__init__(name)
-        self._unnamed = False
+        self._unnamed: list[Node | Subgraph] = []
+        self._alone = True  # no subgraphs: nothing is added behind its back
         self._accepted: dict[BoundInput, EdgeOptions] = {}
         self._fused: list[tuple[Node, ...]] = []
         self.add(*parts)
@@ -250,13 +251,16 @@ class Graph(Composition):
         return runtime.start(self, **options)
 
     def _claim(self, part: Node | Subgraph) -> None:
-        self._unnamed = True
+        self._unnamed.append(part)
+        self._alone = self._alone and isinstance(part, Node)
 
     def _changed(self) -> None:
         """Give new nodes their names, so that ``node.name`` is right from now on."""
-        if self._unnamed:
+        unnamed, self._unnamed = self._unnamed, []
+        names = self._names if self._alone else None
+        named = names is not None and all(isinstance(p, Node) and names.add(p) for p in unnamed)
+        if unnamed and not named:
             deque(self._name_all(), maxlen=0)
-        self._unnamed = False
 
 
 def _key_function(edge: str, key: str | Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:

@@ -7,13 +7,13 @@ parts were added, so they are equal in every process that builds the same graph.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dflow.errors import GraphError, OptionError
 from dflow.graph.chain import Chainable, Connection, chain_of
+from dflow.graph.naming import Names
 from dflow.graph.node import Node
 from dflow.graph.ports import BoundPort
 from dflow.message import Priority
@@ -51,6 +51,11 @@ class Composition:
         self.name = name
         self._home: Subgraph | None = None
         self._items: list[Node | Subgraph | Connection] = []
+        self._ids: set[int] | None = set()
+        self._names: Names | None = Names()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_ids": None, "_names": None}  # elsewhere they would be wrong
 
     def add(self, *parts: Any) -> Self:
         """Add nodes, ports, chains written with ``>>``, subgraphs, or lists of them."""
@@ -103,11 +108,21 @@ class Composition:
         return self
 
     def _connect(self, connection: Connection) -> None:
-        if any(connection is own for own in self._items):
+        if connection in self:
             return  # one chain continued twice: x = a >> b; graph.add(x >> c, x >> d)
         self._adopt(connection.sender)
         self._adopt(connection.receiver)
-        self._items.append(connection)
+        self._append(connection)
+
+    def __contains__(self, item: object) -> bool:
+        if self._ids is None:
+            self._ids = set(map(id, self._items))
+        return id(item) in self._ids
+
+    def _append(self, item: Node | Subgraph | Connection) -> None:
+        self._items.append(item)
+        if self._ids is not None:
+            self._ids.add(id(item))
 
     def _adopt(self, item: Chainable) -> None:
         """Take in a node or subgraph, or the outermost subgraph it is already part of."""
@@ -118,10 +133,10 @@ class Composition:
             raise GraphError(f"{self.name}: expected a node or a subgraph, got {part!r}")
         while part._home is not None and part._home is not self:
             part = part._home
-        if any(part is own for own in self._items):
+        if part in self:
             return
         self._claim(part)
-        self._items.append(part)
+        self._append(part)
 
     def _claim(self, part: Node | Subgraph) -> None:
         """Note on a part that it belongs here; a graph's parts are free to be reused."""
@@ -143,18 +158,14 @@ class Composition:
                 yield from item._connections()
 
     def _name_all(self, prefix: str = "") -> Iterator[Named]:
-        """Name every node and subgraph, and yield them in order.
-
-        Names given come first; the others take the next free of ``parse``, ``parse_2``, ...
-        """
+        """Name every node and subgraph (`dflow.graph.naming`), and yield them in order."""
         seen: set[str] = set()
-        counts: Counter[str] = Counter()
-        taken = {name for part in self._children() if (name := _given_name(part))}
+        self._names = names = Names(n for part in self._children() if (n := _given_name(part)))
         for part in self._children():
             name = _given_name(part)
             twin = name is not None and name in seen
             if name is None and isinstance(part, Node):
-                name = _free(part._default_name(), taken, counts)
+                name = names.next(part._default_name())
             full = f"{prefix}{name}"
             seen.add(str(name))
             yield Named(full, part, twin)
@@ -166,16 +177,6 @@ class Composition:
 
 def _given_name(part: Node | Subgraph) -> str | None:
     return part.node_options.name if isinstance(part, Node) else part.name
-
-
-def _free(base: str, taken: set[str], counts: Counter[str]) -> str:
-    """Return the next of ``base``, ``base_2``, ... that is not taken, and take it."""
-    while True:
-        counts[base] += 1
-        name = base if counts[base] == 1 else f"{base}_{counts[base]}"
-        if name not in taken:
-            taken.add(name)
-            return name
 
 
 def _endpoint(part: Any) -> Chainable:

@@ -63,6 +63,9 @@ class Node(Chainable):
     _outputs: ClassVar[Mapping[str, Output]] = MappingProxyType({})
     _handlers: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
+    _renamings: ClassVar[int] = 0
+    """How often a node was given another name than a graph had given it."""
+
     _recipe: tuple[tuple[Any, ...], dict[str, Any]]
     _options: NodeOptions
     _name: str | None
@@ -145,7 +148,8 @@ class Node(Chainable):
             self._options = self._options.updated(changes)
         except OptionError as error:
             raise OptionError(f"{self.name}: {error}") from None
-        if "name" in changes:
+        if "name" in changes and self._name is not None:
+            Node._renamings += 1
             self._name = None
         return self
 

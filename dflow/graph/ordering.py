@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from dflow.graph.chain import Connection
 from dflow.graph.node import Node
+from dflow.graph.plan import grouped
 from dflow.graph.planning import is_reordered
 from dflow.graph.ports import BoundInput
 from dflow.graph.problem import Problem
@@ -26,13 +27,11 @@ def order_problems(
     accepted: Mapping[BoundInput, EdgeOptions],
 ) -> Iterator[Problem]:
     """Yield what keeps a node from handling its messages in the order it promises."""
+    data = [link for link in connections if link.priority is not Priority.CONTROL]
+    fed = grouped(data, lambda link: id(link.receiver.node))
     for node in nodes:
         options = node.node_options
-        into = [
-            link
-            for link in connections
-            if link.receiver.node is node and link.priority is not Priority.CONTROL
-        ]
+        into = fed.get(id(node), ())
         if is_reordered(options):
             yield from _ordered(node, into)
         if options.max_in_flight_per_key is not None:

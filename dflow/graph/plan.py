@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import TypeVar
 
 from dflow.message import EXTERNAL, Priority
 
@@ -21,8 +23,13 @@ __all__ = [
     "NodePlan",
     "Plan",
     "WorkerId",
+    "depths",
     "external_edge_id",
+    "grouped",
 ]
+
+_Item = TypeVar("_Item")
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -196,28 +203,43 @@ class Plan:
         """Return the worker process that runs a replica; itself unless it is fused."""
         return WorkerId(self._hosts.get(replica.node, replica.node), replica.replica)
 
+    def hosts(self, node: str) -> tuple[WorkerId, ...]:
+        """Return the worker process of each replica of ``node``."""
+        return self._hosts_of[node]
+
+    @cached_property
+    def _hosts_of(self) -> dict[str, tuple[WorkerId, ...]]:
+        return {
+            node.name: tuple(WorkerId(self._hosts[node.name], i) for i in range(node.replicas))
+            for node in self.nodes
+        }
+
     def members(self, worker: WorkerId) -> tuple[WorkerId, ...]:
         """Return the replicas that run in a worker process, in topological order."""
-        group = next((names for names in self.fused if names[0] == worker.node), (worker.node,))
+        group = self._groups.get(worker.node, (worker.node,))
         return tuple(WorkerId(name, worker.replica) for name in group)
+
+    @cached_property
+    def _groups(self) -> dict[str, tuple[str, ...]]:
+        return {group[0]: group for group in reversed(self.fused)}
 
     def band(self, worker: WorkerId) -> int:
         """Return the band of a worker process: the best of those of its nodes."""
-        return min(self.by_name[member.node].band for member in self.members(worker))
+        return min(
+            self.by_name[name].band for name in self._groups.get(worker.node, (worker.node,))
+        )
+
+    @cached_property
+    def best_band(self) -> int:
+        """The best band any worker process is in."""
+        return min(node.band for node in self.nodes if node.kind != "external")
 
     @cached_property
     def worker_levels(self) -> dict[str, int]:
         """Topological depth of each worker process, by its name; those without inputs are 0."""
-        levels = dict.fromkeys((worker.node for worker in self.workers), 0)
-        ways = {(self._hosts[edge.sender], self._hosts[edge.receiver]) for edge in self.edges}
-        ways = {(a, b) for a, b in ways if a != b and b in levels}
-        for _ in levels:  # the longest way has no more steps than there are workers
-            before = dict(levels)
-            for sender, receiver in ways:
-                levels[receiver] = max(levels[receiver], levels[sender] + 1)
-            if levels == before:
-                break
-        return levels
+        names = dict.fromkeys(worker.node for worker in self.workers)
+        ways = ((self._hosts[edge.sender], self._hosts[edge.receiver]) for edge in self.edges)
+        return depths(names, dict.fromkeys((a, b) for a, b in ways if a != b and b in names))
 
     @cached_property
     def channels(self) -> tuple[ChannelPlan, ...]:
@@ -250,7 +272,11 @@ class Plan:
 
     def external_channel(self, node: str, port: str, replica: int) -> int:
         """Number of the channel by which the launching process sends to ``node.port``."""
-        return len(self.channels) + self.external_ports.index((node, port, replica))
+        return self._external_numbers[node, port, replica]
+
+    @cached_property
+    def _external_numbers(self) -> dict[tuple[str, str, int], int]:
+        return {place: n for n, place in enumerate(self.external_ports, len(self.channels))}
 
     @cached_property
     def external_channels(self) -> tuple[ChannelPlan, ...]:
@@ -260,6 +286,19 @@ class Plan:
             ChannelPlan(number, edges[node, port], WorkerId(EXTERNAL), WorkerId(node, replica))
             for number, (node, port, replica) in enumerate(self.external_ports, len(self.channels))
         )
+
+    @cached_property
+    def ways(self) -> dict[int, tuple[int, WorkerId, WorkerId]]:
+        """Edge, sending and receiving worker process of every channel, by its number."""
+        return {
+            ch.number: (ch.edge, self.host(ch.sender), self.host(ch.receiver))
+            for ch in (*self.channels, *self.external_channels)
+        }
+
+    @cached_property
+    def widths(self) -> dict[int, int]:
+        """How many channels each edge has, by the edge's index."""
+        return dict(Counter(edge for edge, _, _ in self.ways.values()))
 
     def external_edge(self, node: str, port: str) -> EdgePlan:
         """The edge by which the launching process sends to ``node.port``; KeyError if none."""
@@ -275,16 +314,25 @@ class Plan:
 
     def takes_control(self, node: str) -> bool:
         """Whether ``node`` may be sent messages on CONTROL, over an edge or from outside."""
-        into = (e for e in (*self.edges, *self.external_edges) if e.receiver == node)
+        outside = (self._external_edges.get((node, port)) for port in self.by_name[node].inputs)
+        into = (*self.in_edges(node), *(edge for edge in outside if edge is not None))
         return any(edge.priority is Priority.CONTROL for edge in into)
 
     def in_edges(self, node: str) -> tuple[EdgePlan, ...]:
         """Edges that end at ``node``."""
-        return tuple(edge for edge in self.edges if edge.receiver == node)
+        return self._edges_by_end[1].get(node, ())
 
     def out_edges(self, node: str) -> tuple[EdgePlan, ...]:
         """Edges that begin at ``node``."""
-        return tuple(edge for edge in self.edges if edge.sender == node)
+        return self._edges_by_end[0].get(node, ())
+
+    @cached_property
+    def _edges_by_end(self) -> tuple[dict[str, tuple[EdgePlan, ...]], ...]:
+        """The edges by sender, and by receiver."""
+        return (
+            grouped(self.edges, lambda edge: edge.sender),
+            grouped(self.edges, lambda edge: edge.receiver),
+        )
 
     def upstream(self, node: str) -> frozenset[str]:
         """Return ``node`` and every node from which it can be reached."""
@@ -305,9 +353,9 @@ class Plan:
 
     def levels(self) -> Iterator[tuple[str, ...]]:
         """Yield the node names of each topological level, sources first."""
-        depth = max((node.level for node in self.nodes), default=-1)
-        for level in range(depth + 1):
-            yield tuple(node.name for node in self.nodes if node.level == level)
+        found = grouped(self.nodes, lambda node: node.level)
+        for level in range(max(found, default=-1) + 1):
+            yield tuple(node.name for node in found.get(level, ()))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -321,6 +369,36 @@ class Plan:
             ]
         )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def grouped(items: Iterable[_Item], by: Callable[[_Item], _Key]) -> dict[_Key, tuple[_Item, ...]]:
+    """Return ``items`` by what ``by`` says of each, in the order they had."""
+    found: defaultdict[_Key, list[_Item]] = defaultdict(list)
+    for item in items:
+        found[by(item)].append(item)
+    return {key: tuple(same) for key, same in found.items()}
+
+
+def depths(names: Iterable[str], ways: Iterable[tuple[str, str]]) -> dict[str, int]:
+    """Return the length of the longest way to each of ``names`` (Kahn's algorithm).
+
+    ``ways`` are (from, to). What lies on a cycle, and after one, keeps what was found by then.
+    """
+    found = dict.fromkeys(names, 0)
+    waiting = dict.fromkeys(found, 0)
+    after: defaultdict[str, list[str]] = defaultdict(list)
+    for sender, receiver in ways:
+        after[sender].append(receiver)
+        waiting[receiver] += 1
+    ready = [name for name, count in waiting.items() if count == 0]
+    while ready:
+        name = ready.pop()
+        for receiver in after[name]:
+            found[receiver] = max(found[receiver], found[name] + 1)
+            waiting[receiver] -= 1
+            if waiting[receiver] == 0:
+                ready.append(receiver)
+    return found
 
 
 def external_edge_id(node: str, port: str) -> str:

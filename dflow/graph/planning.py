@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from dflow.graph.chain import Connection
 from dflow.graph.node import Node
-from dflow.graph.plan import EdgePlan, NodePlan, Plan, external_edge_id
+from dflow.graph.plan import EdgePlan, NodePlan, Plan, depths, external_edge_id, grouped
 from dflow.graph.ports import BoundInput, BoundOutput
 from dflow.message import EXTERNAL, Priority
 from dflow.options import EdgeOptions, NodeOptions
@@ -32,9 +32,11 @@ def build_plan(
     """
     homes = {node.name: number for number, group in enumerate(fused) for node in group}
     edges = [_edge(index, link, homes) for index, link in enumerate(connections)]
-    levels = _levels(nodes, edges)
+    levels = depths(nodes, ((edge.sender, edge.receiver) for edge in edges))
+    into, out = grouped(edges, _receiver), grouped(edges, _sender)
     planned = [
-        _node(node_name, node, levels[node_name], edges) for node_name, node in nodes.items()
+        _node(each, node, levels[each], into.get(each, ()), out.get(each, ()))
+        for each, node in nodes.items()
     ]
     planned.sort(key=lambda node: node.level)  # stable: within a level, the order of adding
     groups = [
@@ -49,6 +51,14 @@ def build_plan(
         planned.append(NodePlan(EXTERNAL, "external", 1, depth, ports, (), bands))
     external = _external(nodes, planned, edges, accepted)
     return Plan(name, tuple(planned), tuple(edges), external, tuple(groups))
+
+
+def _sender(edge: EdgePlan) -> str:
+    return edge.sender
+
+
+def _receiver(edge: EdgePlan) -> str:
+    return edge.receiver
 
 
 def is_reordered(options: NodeOptions) -> bool:
@@ -122,6 +132,7 @@ def _external(
 ) -> tuple[EdgePlan, ...]:
     """Return an edge from outside into every input, in the order of the planned nodes."""
     found: list[EdgePlan] = []
+    fed = grouped(edges, lambda edge: (edge.receiver, edge.input))
     said = {(port.node.name, port.name): options for port, options in accepted.items()}
     for node in planned:
         if node.kind == "external":
@@ -129,7 +140,7 @@ def _external(
         takes = nodes[node.name].node_options
         for port, band in zip(node.inputs, node.input_bands, strict=True):
             options = said.get((node.name, port), EdgeOptions())
-            inside = [edge for edge in edges if (edge.receiver, edge.input) == (node.name, port)]
+            inside = fed.get((node.name, port), ())
             keyed_inside = [edge for edge in inside if edge.keyed]
             # a node fed by key gets what comes from outside by the same key
             keyed = options.key is not None or len(keyed_inside) == 1
@@ -148,11 +159,12 @@ def _external(
     return tuple(found)
 
 
-def _node(name: str, node: Node, level: int, edges: Sequence[EdgePlan]) -> NodePlan:
+def _node(
+    name: str, node: Node, level: int, into: Sequence[EdgePlan], out: Sequence[EdgePlan]
+) -> NodePlan:
     bands: dict[str, Priority] = {}
-    for edge in edges:
-        if edge.receiver == name:
-            bands.setdefault(edge.input, edge.priority)
+    for edge in into:
+        bands.setdefault(edge.input, edge.priority)
     for port, declared in node.inputs.items():
         chosen = Priority.NORMAL if declared.priority is None else declared.priority
         bands.setdefault(port, chosen)
@@ -164,37 +176,17 @@ def _node(name: str, node: Node, level: int, edges: Sequence[EdgePlan]) -> NodeP
         inputs=tuple(node.inputs),
         outputs=tuple(node.outputs),
         input_bands=tuple(int(bands[port]) for port in node.inputs),
-        band=int(_band(name, node, bands, edges)),
+        band=int(_band(node, bands, into, out)),
         ordered=is_reordered(node.node_options),
     )
 
 
 def _band(
-    name: str, node: Node, inputs: Mapping[str, Priority], edges: Sequence[EdgePlan]
+    node: Node, inputs: Mapping[str, Priority], into: Sequence[EdgePlan], out: Sequence[EdgePlan]
 ) -> Priority:
     """Return the band a node's workers are scheduled in: that of the data it handles."""
     if node.node_options.priority is not None:
         return node.node_options.priority
-    bands = [edge.priority for edge in edges if edge.receiver == name]
-    bands += [] if bands else list(inputs.values())
-    bands += [edge.priority for edge in edges if edge.sender == name] if not node.inputs else []
+    bands = [edge.priority for edge in into] or list(inputs.values())
+    bands += [edge.priority for edge in out] if not node.inputs else []
     return min((b for b in bands if b is not Priority.CONTROL), default=Priority.NORMAL)
-
-
-def _levels(nodes: Mapping[str, Node], edges: Sequence[EdgePlan]) -> dict[str, int]:
-    """Return the length of the longest way to each node (Kahn's algorithm)."""
-    after: dict[str, list[str]] = {name: [] for name in nodes}
-    waiting = dict.fromkeys(nodes, 0)
-    for edge in edges:
-        after[edge.sender].append(edge.receiver)
-        waiting[edge.receiver] += 1
-    levels = dict.fromkeys(nodes, 0)
-    ready = [name for name, count in waiting.items() if count == 0]
-    while ready:
-        name = ready.pop()
-        for receiver in after[name]:
-            levels[receiver] = max(levels[receiver], levels[name] + 1)
-            waiting[receiver] -= 1
-            if waiting[receiver] == 0:
-                ready.append(receiver)
-    return levels

@@ -134,7 +134,7 @@ def _cycles(nodes: Sequence[Node], connections: Sequence[Connection]) -> Iterato
     for link in connections:
         after[id(link.sender.node)].append(link.receiver.node)
     reported: set[int] = set()
-    for node in nodes:
+    for node in _not_first(nodes, after):
         way = [] if id(node) in reported else _way_back(node, after)
         if way:
             reported.update(map(id, way))
@@ -143,6 +143,19 @@ def _cycles(nodes: Sequence[Node], connections: Sequence[Connection]) -> Iterato
                 "these nodes form a cycle, so none of them would ever end",
                 "remove one of the edges between them",
             )
+
+
+def _not_first(nodes: Sequence[Node], after: Mapping[int, Sequence[Node]]) -> list[Node]:
+    """Return the nodes that are on a cycle or come after one; none in a sound graph."""
+    waiting = Counter(id(receiver) for receivers in after.values() for receiver in receivers)
+    ready = [id(node) for node in nodes if not waiting[id(node)]]
+    for key in ready:
+        for receiver in after[key]:
+            waiting[id(receiver)] -= 1
+            if not waiting[id(receiver)]:
+                ready.append(id(receiver))
+    sound = set(ready)
+    return [node for node in nodes if id(node) not in sound]
 
 
 def _way_back(start: Node, after: Mapping[int, Sequence[Node]]) -> list[Node]:
