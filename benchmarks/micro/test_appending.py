@@ -1,11 +1,12 @@
-"""The three ways to append a message to a lane, a batch of 512 each; encoding costs nothing here.
+"""The three ways to append a message to a lane, a batch of 512 small numbers each.
 
-``docs/decisions/0012-three-ways-to-append.md`` is why there are three.
+``docs/decisions/0012-results-leave-in-chunks.md`` says why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -14,18 +15,14 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.micro.wireless import BATCH, CAPACITY
 from dflow.flow.batch import Lane
 from dflow.flow.credit import SendWindow
+from dflow.wire.codec import Codec
 from dflow.worker.context import Direct, _emit_to_lane
 from dflow.worker.emitting import emit_directly, emit_each
 from dflow.worker.plane import Gate
 
 pytestmark = pytest.mark.benchmark(min_rounds=200, warmup=True)
-PAYLOAD = b"x" * 20
+CODEC = Codec()
 VALUES = list(range(BATCH))
-
-
-def encode(value: Any) -> bytes:
-    """Return what was encoded before."""
-    return PAYLOAD
 
 
 def by_push(direct: Direct) -> None:
@@ -33,7 +30,7 @@ def by_push(direct: Direct) -> None:
     lane = direct.lane
 
     def emit(value: Any) -> None:
-        if lane.push(encode(value)):
+        if lane.push(CODEC.encode(value)):
             direct.attend()
 
     emit_each(emit, iter(VALUES), Gate(), BATCH)
@@ -53,6 +50,6 @@ def by_loop(direct: Direct) -> None:
 def test_a_batch_is_appended(way: Callable[[Direct], None], benchmark: BenchmarkFixture) -> None:
     def fresh() -> tuple[tuple[Direct], dict[str, Any]]:
         lane = Lane([SendWindow(CAPACITY, 1 << 26)])
-        return (Direct(lane, encode, lambda: None),), {}
+        return (Direct(lane, CODEC, lambda: None, Lock()),), {}
 
     benchmark.pedantic(way, setup=fresh, rounds=2000)  # type: ignore[no-untyped-call]  # ships none

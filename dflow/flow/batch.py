@@ -3,8 +3,10 @@
 A lane serves the channels among which a message may be shared out freely: all replicas of
 an unkeyed edge, or the one replica a key belongs to. Two threads meet here without a lock
 on the hot path: the main thread only appends to ``pending``; cutting happens under the
-worker's IO lock, by whichever thread flushes. `list.append`, slicing and ``del`` of a slice
-are atomic, so a message appended while a cut is made stays for the next one.
+worker's IO lock, by whichever thread flushes. `list.append`, each step of `list.extend`, slicing
+and ``del`` of a slice are atomic, so a message appended while a cut is made stays for the next one.
+A loop in C appends a chunk (`Lane.begin`) and has it counted afterwards (`Lane.settle`), both under
+the lock: a cut meanwhile takes what is there.
 
 ``mark`` and ``byte_mark`` are where emit stops appending blindly and asks for attention: a
 full batch, or no more credit. They are hints: overshooting by a few messages is harmless,
@@ -64,9 +66,11 @@ class Lane:
     patient = False
 
     __slots__ = (
+        "_began",
         "_behind",
         "_first",
         "_flights",
+        "_typical_bytes",
         "byte_mark",
         "flushed",
         "flushed_bytes",
@@ -89,6 +93,8 @@ class Lane:
         self.peak = 0
         self.full = False
         self._first = 0
+        self._began: tuple[int, int, int] | None = None
+        self._typical_bytes = MAX_BATCH_BYTES  # unknown: so that the first chunk is one message
         self._behind: deque[tuple[int, int]] = deque()  # (offered, when a cut left them behind)
         self._flights = tuple(_no_flights() for _ in self.windows)
         self.mark = 0
@@ -98,11 +104,37 @@ class Lane:
     def push(self, payload: bytes, key: bytes = b"") -> bool:
         """Queue one encoded message; return whether the lane wants attention.
 
-        A lane of a keyed edge remembers ``key``. The hot path in `dflow.worker.context` inlines
-        this.
+        A lane of a keyed edge remembers ``key``.
         """
         self.pending.append(payload)
         self.queued_bytes += len(payload)
+        return len(self.pending) >= self.mark or self.queued_bytes >= self.byte_mark
+
+    def begin(self, most: int) -> int:
+        """Return how many messages to append to ``pending`` without a look at it: 1 to ``most``.
+
+        A chunk: `settle` counts what it weighed. Attention is wanted at its end if at all, so it
+        ends where messages of the usual size would want it.
+        """
+        if self._began is not None:  # user code was interrupted: nobody settled the last one
+            self.settle()
+        self._began = len(self.pending), self.flushed, self.queued_bytes
+        by_bytes = (self.byte_mark - self.queued_bytes) // self._typical_bytes + 1
+        return max(1, min(most, self.mark - len(self.pending), by_bytes, MAX_BATCH))
+
+    def settle(self) -> bool:
+        """Count what was appended since `begin`; return whether the lane wants attention."""
+        if self._began is None:
+            return False
+        (at, flushed, queued_bytes), self._began = self._began, None
+        cut = self.flushed != flushed  # meanwhile, by somebody who did not know what all weighs
+        new = self.pending[self.head if cut else at :]
+        size = sum(map(len, new))
+        self.queued_bytes = (self.flushed_bytes if cut else queued_bytes) + size
+        if new:
+            self._typical_bytes = size // len(new) + 1
+        if cut:
+            self.update()
         return len(self.pending) >= self.mark or self.queued_bytes >= self.byte_mark
 
     @property
@@ -154,8 +186,12 @@ class Lane:
             flights.popleft()
         share = min(share, window.room)
         while share > 0:
+            whole = share == self.waiting and self._began is None
             batch = self.pending[self.head : self.head + min(share, MAX_BATCH)]
-            size = sum(map(len, batch))
+            if whole and len(batch) == share:
+                size = self.queued_bytes - self.flushed_bytes
+            else:
+                size = sum(map(len, batch))
             limit = min(MAX_BATCH_BYTES, window.room_bytes)
             if size > limit:
                 batch, size = _fitting(batch, limit, window)

@@ -8,6 +8,7 @@ credit has run out, lets the data plane look at the wire.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
     from loguru import Logger
 
     from dflow.graph.node import Node
+    from dflow.wire.codec import Codec
     from dflow.worker.plane import DataPlane
 
 __all__ = [
     "Context",
     "Direct",
+    "Discard",
     "Emitters",
     "Metrics",
     "current_headers",
@@ -174,11 +177,15 @@ def refusing_emitters(node: Node) -> dict[str, Emit]:
 
 @dataclass(frozen=True, slots=True)
 class Direct:
-    """What the dispatcher's own loops need to emit on a lane without calling ``emit``."""
+    """What the dispatcher's own loops need to emit on a lane without calling ``emit``.
+
+    ``lock`` is the data plane's, for the bookkeeping of a chunk.
+    """
 
     lane: Lane
-    encode: Callable[[Any], bytes]
+    codec: Codec
     attend: Callable[[], None]
+    lock: AbstractContextManager[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +194,11 @@ class LocalDirect:
 
     edge: LocalEdge
     attend: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Results of a node without outputs: nobody wants them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +213,7 @@ class Emitters:
 def make_emitters(
     node: Node,
     plane: DataPlane,
-    encode: Callable[[Any], bytes],
+    codec: Codec,
     *,
     check_types: bool = False,
     order: Order | None = None,
@@ -211,6 +223,7 @@ def make_emitters(
     With ``check_types`` each value is checked against its port's annotation first.
     """
     found = Emitters({}, {}, [])
+    encode = codec.encode
     mine = plane.outputs(node.name).edges
     for port, output in node.outputs.items():
         check = checker(output.type, f"{node.name}.{port}") if check_types else None
@@ -223,7 +236,7 @@ def make_emitters(
         elif order is not None:
             emit = InOrder(order, Offering(edges, plane, encode, port))
         elif len(edges) == len(plain) == 1 and plain[0].key is None:
-            direct = Direct(plain[0].lanes[0], encode, plane.attend)
+            direct = Direct(plain[0].lanes[0], codec, plane.attend, plane.lock)
             emit = _emit_to_lane(direct, plain[0].id)
             if check is None:
                 found.direct[port] = direct
@@ -252,18 +265,12 @@ def _checked(check: Callable[[Any], None], emit: Emit) -> Emit:
 
 
 def _emit_to_lane(direct: Direct, edge_id: str = "") -> Emit:
-    lane, encode, attend = direct.lane, direct.encode, direct.attend
-    pending = lane.pending
-    append = pending.append
+    push, encode, attend = direct.lane.push, direct.codec.encode, direct.attend
 
     def emit(value: Any, *, id: str | None = None) -> None:
         if id is not None:
             refuse_id(id, [edge_id])
-        # `Lane.push`, inlined: this runs once a message
-        payload = encode(value)
-        append(payload)
-        lane.queued_bytes = queued = lane.queued_bytes + len(payload)
-        if len(pending) >= lane.mark or queued >= lane.byte_mark:
+        if push(encode(value)):
             attend()
 
     return emit

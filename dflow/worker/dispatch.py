@@ -26,7 +26,7 @@ from dflow.worker.handling import Handling
 if TYPE_CHECKING:
     from dflow.graph.node import Handler
     from dflow.wire.codec import Codec
-    from dflow.worker.context import Direct, Emit, LocalDirect
+    from dflow.worker.context import Direct, Discard, Emit, LocalDirect
     from dflow.worker.ordered import Order
     from dflow.worker.plane import Gate
 
@@ -91,7 +91,7 @@ class Dispatcher:
         codec: Codec,
         gate: Gate,
         on_error: OnError,
-        direct: Direct | LocalDirect | None = None,
+        direct: Direct | LocalDirect | Discard | None = None,
         turn_ns: int = TURN_NS,
         order: Order | None = None,
     ) -> None:

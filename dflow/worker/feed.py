@@ -9,7 +9,7 @@ from dflow.worker.aio import AsyncRunner, AsyncSource
 from dflow.worker.source import SyncSource
 
 if TYPE_CHECKING:
-    from dflow.worker.context import Direct, Emit, LocalDirect
+    from dflow.worker.context import Direct, Discard, Emit, LocalDirect
     from dflow.worker.plane import Gate
     from dflow.worker.user_code import UserCode
 
@@ -30,7 +30,7 @@ class Feed:
         code: UserCode,
         gate: Gate,
         emit: Emit,
-        direct: Direct | LocalDirect | None,
+        direct: Direct | LocalDirect | Discard | None,
         need_tasks: Callable[[], AsyncRunner],
     ) -> None:
         self._make = make

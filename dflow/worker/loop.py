@@ -102,7 +102,7 @@ class WorkerLoop:
     def leave(self, reason: str) -> None:
         """End the loop from another thread (the coordinator is lost)."""
         self.left = reason
-        self._plane.gate.shut = True
+        self._plane.gate.close()
         self._plane.wakeup.set()
 
     def _look(self) -> None:

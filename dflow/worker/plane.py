@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dflow.clock import cpu_ns, delayed_ns, monotonic_ns
+from dflow.flow.batch import MAX_BATCH
 from dflow.flow.in_edge import InChannel
 from dflow.flow.local_edge import LocalEdge
 from dflow.flow.queue_edge import QueueEdge
@@ -31,6 +32,8 @@ __all__ = ["DataPlane", "Gate"]
 NOTHING: Mapping[str, NodeStats] = MappingProxyType({})
 
 
+_STEPS = list(range(MAX_BATCH))
+
 FRESHEN_NS = 3_000_000
 """How long a node waits for what is newer: its sender may look at credit every ms only."""
 
@@ -38,22 +41,45 @@ FRESHEN_NS = 3_000_000
 class Gate:
     """Whether the main thread should end its turn: no credit, a command, or time to flush.
 
-    ``held``: it stays shut until the turn has ended, whatever credit comes back.
+    ``held``: it stays shut until the turn has ended, whatever credit comes back. A loop that runs
+    in C cannot look at the gate: it walks along ``steps``, and ends where they end. Any thread
+    may shut the gate.
     """
 
-    __slots__ = ("held", "shut")
+    __slots__ = ("held", "shut", "steps")
 
     def __init__(self) -> None:
         self.shut = False
         self.held = False
+        self.steps: list[int] = []
+
+    def close(self) -> None:
+        """Shut it: nothing more is begun."""
+        self.shut = True
+        self.steps.clear()
 
     def hold(self) -> None:
         """Shut it for the rest of the turn."""
-        self.held = self.shut = True
+        self.held = True
+        self.close()
 
     def open(self) -> None:
         """Let a turn begin."""
         self.shut = self.held = False
+
+    def update(self, *, full: bool) -> None:
+        """Shut it if there is no credit left, or open it again, unless it is held."""
+        if full or self.held:
+            self.close()
+        else:
+            self.shut = False
+
+    def allow(self, count: int) -> list[int]:
+        """Return ``count`` steps, at most `MAX_BATCH`, for a loop in C; 1 if the gate is shut."""
+        self.steps = steps = _STEPS[:count]
+        if self.shut:  # looked at after the steps are there: who shuts it now finds them
+            del steps[1:]
+        return steps
 
 
 class DataPlane:
@@ -139,12 +165,12 @@ class DataPlane:
     def flush(self) -> None:
         """Send everything that has credit, and set the gate if an edge has none left."""
         self.outbound.flush()
-        self.gate.shut = self.gate.held or (self.outbound.full and self.running.blocked)
+        self.gate.update(full=self.outbound.full and self.running.blocked)
 
     def pump(self) -> None:
         """Flush, with a look at the credit reports if that left something without credit."""
         self.outbound.pump()
-        self.gate.shut = self.gate.held or (self.outbound.full and self.running.blocked)
+        self.gate.update(full=self.outbound.full and self.running.blocked)
 
     def attend(self) -> None:
         """Called by emit, without the lock, when a batch is full or credit has run out."""

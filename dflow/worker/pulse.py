@@ -204,7 +204,7 @@ class Pulse:
             if self._socket in ready:
                 heard = now
                 self._receive(now)
-            self._wakeup.clear()
+            self._wakeup.clear(ready)  # a read gives up the interpreter, and so costs a switch
             self._beat(now)
             self._send()
             beats_since_work = 0 if self._worked() else beats_since_work + 1
@@ -249,7 +249,7 @@ class Pulse:
                 self._outbox.append(c.Held(command.request))
             self._arrived.set()
             if self._plane is not None:
-                self._plane.gate.shut = True
+                self._plane.gate.close()
                 self._plane.wakeup.set()
 
     def _answered(self, command: c.Control) -> bool:
@@ -293,12 +293,12 @@ class Pulse:
             self._interrupt()
         if plane.outbound.flushes != self._seen_flushes:
             return  # the main thread keeps flushing
-        plane.gate.shut = True
+        plane.gate.close()
         if plane.lock.acquire(blocking=False):
             try:
                 if plane.outbound.unsent and not plane.closed:
                     plane.pump()
-                    plane.gate.shut = True
+                    plane.gate.close()
                     if self.wake_after_flush:
                         plane.wakeup.set()
             finally:

@@ -17,7 +17,7 @@ from dflow.worker.emitting import emit_results
 from dflow.worker.faults import Interrupted
 
 if TYPE_CHECKING:
-    from dflow.worker.context import Direct, LocalDirect
+    from dflow.worker.context import Direct, Discard, LocalDirect
     from dflow.worker.plane import Gate
 
 __all__ = ["SyncSource"]
@@ -43,7 +43,7 @@ class SyncSource:
         emit: Callable[[Any], None],
         gate: Gate,
         on_error: OnError,
-        direct: Direct | LocalDirect | None = None,
+        direct: Direct | LocalDirect | Discard | None = None,
     ) -> None:
         self._values = values
         self._emit = emit

@@ -95,7 +95,7 @@ class UserCode:
         if self.raised is None:
             text = describe(error, self._emitted_by(where))
             self.raised = HookRaised(where, text, user_traceback(error), self._ctx.node)
-        self._plane.gate.shut = True
+        self._plane.gate.close()
 
     def conclude(self) -> None:
         """Say what was left unsaid, after the last message."""

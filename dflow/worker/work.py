@@ -21,7 +21,13 @@ from dflow.flow.queue_edge import QueueEdge
 from dflow.message import Priority
 from dflow.stats import NodeStats, WorkerStats
 from dflow.worker.aio import AsyncRunner
-from dflow.worker.context import Context, current_headers, make_emitters, refusing_emitters
+from dflow.worker.context import (
+    Context,
+    Discard,
+    current_headers,
+    make_emitters,
+    refusing_emitters,
+)
 from dflow.worker.dispatch import MAX_TURN, PROMPT_TURN_NS, TURN_NS, Dispatcher
 from dflow.worker.events import EventLoop
 from dflow.worker.feed import Feed
@@ -74,7 +80,7 @@ class Work:
         self._handlers = {port: node.bind(port, ctx) for port in node.inputs}
         self._order = self._make_order()
         order = self._order
-        emitters = make_emitters(node, plane, codec.encode, check_types=check_types, order=order)
+        emitters = make_emitters(node, plane, codec, check_types=check_types, order=order)
         self._emitters = emitters.by_port
         self._unconsumed = emitters.unconsumed
         ctx.attach(self._emitters)
@@ -82,7 +88,7 @@ class Work:
         outputs = list(node.outputs)
         port = "out" if "out" in outputs or len(outputs) != 1 else outputs[0]
         self._emit = self._emitters.get(port) or self._refuse_results(outputs)
-        self._direct = emitters.direct.get(port)
+        self._direct = emitters.direct.get(port) if outputs else Discard()
         for edge in self._outputs.edges:
             if isinstance(edge, QueueEdge):
                 edge.on_merge_error = self._code.say

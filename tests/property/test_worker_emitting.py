@@ -1,13 +1,14 @@
-"""There are three ways to append to a lane, two of them inlined for speed: they may not differ.
+"""There are three ways to append to a lane, two of them made for speed: they may not differ.
 
-`Lane.push` is the plain one; the emitter of a port with one edge (`dflow.worker.context`) and
-the loop for what is returned or yielded (`dflow.worker.emitting`) spell it out.
+`Lane.push` is the plain one; the emitter of a port with one edge (`dflow.worker.context`) spells it
+out; the loop for what is returned or yielded (`dflow.worker.emitting`) appends chunks in C, and
+looks at the bytes after each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import cycle
 
 import pytest
@@ -20,6 +21,7 @@ from dflow.flow.credit import ReceiveWindow, SendWindow
 from dflow.flow.local_edge import LocalEdge
 from dflow.graph.plan import EdgePlan
 from dflow.message import Priority
+from dflow.wire.codec import Codec
 from dflow.worker.context import Direct, LocalDirect, _emit_locally, _emit_to_lane
 from dflow.worker.emitting import emit_directly, emit_locally
 from dflow.worker.plane import Gate
@@ -33,18 +35,35 @@ class Bench:
     def __init__(self, capacity: int, max_bytes: int, returns: list[bool]) -> None:
         self.window = SendWindow(capacity, max_bytes)
         self.lane = Lane([self.window])
-        self.direct = Direct(self.lane, encode, self.attend)
+        self.direct = Direct(self.lane, CODEC, self.attend, nullcontext())
         self.attends: list[tuple[int, int]] = []
+        self.cuts: list[bytes] = []
         self._returns = cycle(returns)
 
     def attend(self) -> None:
         """Flush, as the data plane does, and take in a report if there is one."""
         self.attends.append((self.lane.offered, self.lane.queued_bytes))
-        self.lane.cut()
+        self.cut()
         if next(self._returns):
             self.window.report(self.window.sent, self.window.sent_bytes, self.window.sent)
             self.lane.update()
-            self.lane.cut()
+            self.cut()
+
+    def cut(self) -> None:
+        """Send what has credit."""
+        for _, payloads, _ in self.lane.cut():
+            self.cuts += payloads
+
+    @property
+    def everything(self) -> tuple[list[bytes], int]:
+        """Return all payloads in order, and how many bytes the lane believes they have."""
+        return self.cuts + self.lane.pending[self.lane.head :], self.lane.queued_bytes
+
+    @property
+    def overdue(self) -> bool:
+        """Whether attention is wanted that nobody gave."""
+        lane = self.lane
+        return len(lane.pending) >= lane.mark or lane.queued_bytes >= lane.byte_mark
 
     @property
     def state(self) -> tuple[list[bytes], int, list[tuple[int, int]], int, int]:
@@ -53,11 +72,22 @@ class Bench:
         return lane.pending, lane.queued_bytes, self.attends, lane.flushed, lane.flushed_bytes
 
 
-def encode(size: int) -> bytes:
-    """Return a payload of ``size`` bytes."""
-    if size == CANNOT_TRAVEL:
-        raise EncodeError("a value that cannot travel")
-    return b"x" * size
+class Sizes(Codec):
+    """Makes a payload of as many bytes as the value says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pack = self.encode
+
+    def encode(self, value: int) -> bytes:
+        """Return a payload of ``value`` bytes."""
+        if value == CANNOT_TRAVEL:
+            raise EncodeError("a value that cannot travel")
+        return b"x" * value
+
+
+CODEC = Sizes()
+encode = CODEC.encode
 
 
 def push(bench: Bench, sizes: list[int], turn: int) -> None:
@@ -113,7 +143,61 @@ def test_every_way_to_append_leaves_the_same_and_asks_for_attention_at_the_same_
     plain, inlined = Bench(capacity, max_bytes, returns), Bench(capacity, max_bytes, returns)
     push(plain, expanded, turn)
     way(inlined, expanded, turn)
-    assert inlined.state == plain.state
+    if way is loop and max(expanded, default=0) * MAX_BATCH > min(max_bytes, MAX_BATCH_BYTES):
+        assert inlined.everything == plain.everything  # bytes are looked at a chunk later
+        assert not inlined.overdue
+    else:
+        assert inlined.state == plain.state
+
+
+class Pulse:
+    """Cuts the lane at the values it is told, as the pulse thread may at any moment."""
+
+    def __init__(self, bench: Bench, at: set[int]) -> None:
+        self._bench = bench
+        self._at = at
+
+    def each(self, sizes: list[int | None]) -> Iterator[int | None]:
+        """Yield ``sizes``."""
+        for number, size in enumerate(sizes):
+            if number in self._at:
+                self._bench.cut()
+            yield size
+
+
+@given(
+    capacity=st.integers(1, 3 * MAX_BATCH),
+    max_bytes=st.integers(1, 4 * MAX_BATCH_BYTES),
+    returns=st.lists(st.booleans(), min_size=1, max_size=4),
+    sizes=st.lists(st.one_of(runs, large, refused, st.tuples(st.just(3), st.none())), max_size=6),
+    turn=st.integers(1, MAX_BATCH + 1),
+    at=st.sets(st.integers(0, 1500), max_size=5),
+)
+def test_a_cut_in_the_middle_of_a_chunk_loses_nothing_and_all_bytes_are_counted(
+    capacity: int,
+    max_bytes: int,
+    returns: list[bool],
+    sizes: list[tuple[int, int | None]],
+    turn: int,
+    at: set[int],
+) -> None:
+    expanded = [size for count, size in sizes for _ in range(count)]
+    bench = Bench(capacity, max_bytes, returns)
+    results = Pulse(bench, at).each(expanded)
+    over = False
+    taken = failed = 0
+    while not over:
+        try:
+            used, over = emit_directly(bench.direct, results, Gate(), turn)
+            taken += used
+        except EncodeError:
+            failed += 1
+    emitted = [size for size in expanded if size is not None and size != CANNOT_TRAVEL]
+    payloads, queued_bytes = bench.everything
+    assert [len(payload) for payload in payloads] == emitted
+    assert queued_bytes == sum(emitted)
+    assert failed == expanded.count(CANNOT_TRAVEL)
+    assert not bench.overdue
 
 
 # --- inside a worker ------------------------------------------------------------------------------

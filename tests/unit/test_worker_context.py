@@ -66,7 +66,7 @@ class Bench:
         outgoing = [c.number for c in plan.channels if c.sender == WorkerId("splitter")]
         self.plane.outbound.open([number, unheard()] for number in outgoing)
         self.codec = Codec()
-        made = make_emitters(self.node, self.plane, self.codec.encode, **options)
+        made = make_emitters(self.node, self.plane, self.codec, **options)
         self.emitters, self.unconsumed, self.direct = made.by_port, made.unconsumed, made.direct
 
     @property

@@ -160,7 +160,7 @@ def test_a_generator_of_nothing_but_bad_values_ends_with_the_turn() -> None:
     def bad(value: int) -> Iterator[Any]:
         for number in range(1000):
             if number == 3:
-                bench.gate.shut = True  # as the pulse does when a turn takes long
+                bench.gate.close()  # as the pulse does when a turn takes long
             yield object()
 
     bench = Bench(bad)
@@ -235,7 +235,7 @@ def test_an_undecodable_message_that_ends_the_run_does_so_before_the_next_is_han
 
     def stop(error: BaseException, where: str) -> None:
         shut(error, where)
-        bench.gate.shut = True
+        bench.gate.close()
 
     bench.dispatcher._on_error = stop
     mixed_batch(bench, 1, None)

@@ -53,7 +53,7 @@ class Fan:
         )  # fmt: skip
         self.plane.outbound.open([c.number, unheard()] for c in plan.channels)
         self.edges: list[Any] = self.plane.outbound.edges
-        self.emit: Emit = make_emitters(start, self.plane, self.codec.encode).by_port["out"]
+        self.emit: Emit = make_emitters(start, self.plane, self.codec).by_port["out"]
 
     @property
     def offered(self) -> list[int]:

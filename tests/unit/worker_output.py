@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from dflow.flow.batch import Lane
@@ -23,7 +24,7 @@ class Wireless:
         self.gate = Gate()
         self.window = SendWindow(credit, PLENTY)
         self.lane = Lane([self.window])
-        self.direct = Direct(self.lane, self.codec.encode, self.attend)
+        self.direct = Direct(self.lane, self.codec, self.attend, nullcontext())
         self.sent: list[Any] = []
 
     def emit(self, value: Any) -> None:
@@ -35,14 +36,14 @@ class Wireless:
         """Send what has credit; shut the gate when none is left."""
         for _, payloads, _ in self.lane.cut():
             self.sent += map(self.codec.decode, payloads)
-        self.gate.shut = self.gate.held or self.lane.full
+        self.gate.update(full=self.lane.full)
 
     def grant(self, credit: int) -> None:
         """Let the receiver take everything, and make ``credit`` what may be sent now."""
         self.window.report(self.window.sent, self.window.sent_bytes, self.window.sent)
         self.window.capacity = credit
         self.lane.update()
-        self.gate.shut = self.gate.held or self.lane.full
+        self.gate.update(full=self.lane.full)
 
     def ways(self, directly: bool) -> tuple[Emit, Direct | None]:
         """Return ``emit`` and ``direct`` for a dispatcher or a source."""
