@@ -10,6 +10,10 @@ from dflow.errors import ProtocolError
 
 __all__ = ["ReceiveWindow", "SendWindow"]
 
+PROMPT_BYTES = 4 << 20
+"""So many bytes are worth a report: the memory of large messages is then used again while it is
+still in the processor's cache."""
+
 
 class SendWindow:
     """What a channel's sender may still send: messages and payload bytes."""
@@ -73,7 +77,7 @@ class ReceiveWindow:
     """
 
     __slots__ = (
-        "_at", "_ready", "beyond", "capacity", "done", "lent", "max_bytes", "received",
+        "_at", "_at_bytes", "_ready", "beyond", "capacity", "done", "lent", "max_bytes", "received",
         "received_bytes", "reported", "reported_bytes", "reported_done", "taken", "taken_bytes",
     )  # fmt: skip
 
@@ -83,6 +87,7 @@ class ReceiveWindow:
         self._ready = reports == "ready"
         # a report is due when so many messages, or bytes, are owed
         self._at = (capacity + 1) // 2 if reports == "half" else 1
+        self._at_bytes = min(PROMPT_BYTES, (max_bytes + 1) // 2)
         self.received = 0
         self.received_bytes = 0
         self.taken = 0
@@ -139,7 +144,7 @@ class ReceiveWindow:
             return taken != self.reported or self.done != self.reported_done
         return (
             taken - self.reported >= self._at
-            or 2 * (self.taken_bytes - self.reported_bytes) >= self.max_bytes
+            or self.taken_bytes - self.reported_bytes >= self._at_bytes
         )
 
     @property

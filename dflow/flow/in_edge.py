@@ -23,6 +23,7 @@ from dflow.errors import ProtocolError
 from dflow.flow.credit import ReceiveWindow
 from dflow.flow.order import Merge
 from dflow.message import Headers, Priority
+from dflow.wire.buffers import LARGE_BYTES
 from dflow.wire.frames import Frame, array_header_size, pack_closed, pack_credit
 from dflow.wire.notes import NO_NOTES, Notes, parse_notes
 
@@ -46,7 +47,10 @@ class Unwanted(Enum):
 
 @dataclass(slots=True)
 class Batch:
-    """One batch of an inbox; ``values`` and ``position`` are used by the dispatcher."""
+    """One batch of an inbox; ``values`` and ``position`` are used by the dispatcher.
+
+    ``buffers`` are what lies beside its only message: views, or the error there was instead of one.
+    """
 
     body: Any
     count: int
@@ -55,6 +59,7 @@ class Batch:
     notes: Notes = NO_NOTES
     values: list[Any] | None = None
     position: int = 0
+    buffers: Sequence[Any] = ()
 
 
 class InChannel:
@@ -62,13 +67,13 @@ class InChannel:
 
     ``expired``, ``withdrawn`` and ``superseded`` count messages passed over (too old, cancelled,
     replaced by a newer one); ``malformed`` what could not be decoded. ``cancelled`` are the
-    sequences not to be handed out.
+    sequences not to be handed out. ``shares``: its sender is on this host.
     """
 
     __slots__ = (
         "_last_number", "_numbered", "_place", "_ttl_ns",
         "cancelled", "edge_id", "end_at", "epoch", "expired", "external", "fresh", "inbox",
-        "malformed", "merge", "number", "peer", "picky", "port", "priority", "siblings",
+        "malformed", "merge", "number", "peer", "picky", "port", "priority", "shares", "siblings",
         "superseded", "window", "withdrawn",
     )  # fmt: skip
 
@@ -97,6 +102,7 @@ class InChannel:
         self.window = ReceiveWindow(capacity, max_bytes, reports)
         self.inbox: deque[Batch] = deque()
         self.end_at: int | None = None
+        self.shares = False
         self.peer: Any = None  # how the transport reaches the sender; None until its HELLO
         self.malformed = 0
         self.expired = 0
@@ -119,18 +125,27 @@ class InChannel:
         self._place = siblings.index(self)
         self.picky = True
 
-    def accept(self, frame: Frame) -> None:
-        """Queue a batch; raises `ProtocolError` and changes nothing if it is out of order."""
+    def accept(self, frame: Frame, buffers: Sequence[memoryview] = ()) -> Batch | None:
+        """Queue a batch, and return it if it has messages; ``buffers`` came with it.
+
+        Raises `ProtocolError` and changes nothing if it is out of order.
+        """
         self._check_open(frame)
         count = frame.count
         notes = parse_notes(frame.notes, count) if len(frame.notes) else NO_NOTES
         if notes or self._numbered or not count:
             self._check_notes(frame, notes)
+        batch = None
+        if buffers:
+            self._check_buffers(frame, notes, buffers)
         if count:
             size = len(frame.body) - array_header_size(count)
+            if buffers or notes.buffers:
+                size += notes.buffer_bytes + sum(map(len, buffers))
             self.window.receive(frame.sequence, count, size)
             headers = Headers(self.edge_id, frame.sequence, frame.sent_ns)
-            self.inbox.append(Batch(frame.body, count, size, headers, notes))
+            batch = Batch(frame.body, count, size, headers, notes, buffers=buffers)
+            self.inbox.append(batch)
             if self.fresh:
                 self._supersede()
         if notes.numbers:
@@ -139,6 +154,7 @@ class InChannel:
             self.cancel(frame.sequence + at)
         if self.merge is not None:
             self.merge.accept(self._place, count, notes)
+        return batch
 
     def hand_over(self, values: Sequence[Any], sent_ns: int, notes: Notes = NO_NOTES) -> None:
         """Queue values of a sender in this process; it knows the window, so they fit."""
@@ -150,6 +166,14 @@ class InChannel:
             self._supersede()
         if self.merge is not None:
             self.merge.accept(self._place, count, notes)
+
+    def _check_buffers(self, frame: Frame, notes: Notes, buffers: Sequence[memoryview]) -> None:
+        """Raise `ProtocolError` unless these can be the buffers of the one message there is."""
+        if frame.count != 1 or notes.buffers or min(map(len, buffers)) < LARGE_BYTES:
+            raise ProtocolError(
+                f"edge {self.edge_id}: expected buffers of at least {LARGE_BYTES} bytes beside one "
+                f"message, and no places, got {len(buffers)} beside {frame.count}"
+            )
 
     def _check_notes(self, frame: Frame, notes: Notes) -> None:
         """Raise `ProtocolError` unless the edge has such notes, and they can be true."""
@@ -165,6 +189,8 @@ class InChannel:
                     f"edge {self.edge_id}: expected a number beyond {last}, got {number}"
                 )
             last = number
+        if notes.buffers and not self.shares:
+            raise ProtocolError(f"edge {self.edge_id}: expected no places on another host")
         if notes.withdrawn and not self._numbered and self.merge is None:
             raise ProtocolError(f"edge {self.edge_id}: expected no withdrawn messages")
         if notes.ages_ns and self._ttl_ns is None:

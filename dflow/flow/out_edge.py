@@ -17,10 +17,11 @@ from dflow.flow.credit import SendWindow
 from dflow.flow.keyed_lane import KeyedLane
 from dflow.flow.keys import DoneByKey
 from dflow.stats import QueueStats
+from dflow.wire.buffers import Parcel
 
 __all__ = ["OutEdge", "key_bytes", "key_slot"]
 
-_SCALARS = frozenset({str, int, bytes, float, bool, type(None)})
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 _UNORDERED = (set, frozenset, dict)
 _CONTAINERS = (*_UNORDERED, tuple, list)
 
@@ -38,7 +39,12 @@ def key_bytes(key: Any, encode: Callable[[Any], bytes]) -> bytes:
     """Return what identifies ``key`` everywhere; raises `OptionError` as `key_slot` does."""
     if type(key) not in _SCALARS and isinstance(key, _CONTAINERS):
         _refuse_unordered(key)
-    return encode(key)
+    encoded = encode(key)
+    if type(encoded) is Parcel:
+        raise OptionError(
+            f"key=: expected a small value, got {type(key).__name__} with {len(encoded):,} bytes"
+        )
+    return encoded
 
 
 def _refuse_unordered(key: Any) -> None:

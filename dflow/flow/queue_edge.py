@@ -230,6 +230,7 @@ class QueueEdge:
         windows, line = self.windows, queue.line
         count = len(windows)
         batch: list[Item] = []
+        batch_bytes = 0
         left = self._ahead(queue)
         while left > 0 and (item := line.next) is not None:
             left -= 1
@@ -243,12 +244,14 @@ class QueueEdge:
                 break
             at = min(free)[2]
             queue.first = (at + 1) % count
-            if batch and (batch[0].channel != at or (batch[0].tag is None) != (item.tag is None)):
+            other = batch and (batch[0].tag is None) != (item.tag is None)
+            if batch and (batch[0].channel != at or other or batch_bytes + size > MAX_BATCH_BYTES):
                 yield batch[0].channel, batch
-                batch = []
+                batch, batch_bytes = [], 0
             line.send(item)
             self._fly(at, [item], size)
             batch.append(item)
+            batch_bytes += size
         if batch:
             yield batch[0].channel, batch
 

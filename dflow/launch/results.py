@@ -29,8 +29,8 @@ class Piece:
         """Return the messages; raises `DecodeError`."""
         batch = self.batch
         if batch.values is None:
-            batch.values = codec.decode_batch(batch.body, batch.count)
-            batch.body = None
+            batch.values = codec.decode_batch(batch.body, batch.count, batch.buffers)
+            batch.body, batch.buffers = None, ()
         return batch.values[self.begin : self.end]
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import zmq
 
 from dflow.errors import ProtocolError
 from dflow.transport.endpoint import bind_router, context, is_tcp
+from dflow.wire.buffers import MAX_BUFFERS
 from dflow.wire.frames import MAX_FRAME_BYTES
 
 __all__ = ["InLink", "OutLink"]
@@ -48,12 +50,13 @@ def _prepare_lending() -> None:
 
 
 class OutLink:
-    """The sender's end of one channel."""
+    """The sender's end of one channel. ``shared``: its receiver is on this host."""
 
-    __slots__ = ("_recv", "_send", "number", "socket")
+    __slots__ = ("_recv", "_send", "number", "shared", "socket")
 
     def __init__(self, number: int, endpoint: str) -> None:
         self.number = number
+        self.shared = not is_tcp(endpoint)
         socket: zmq.Socket[bytes] = context().socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.SNDHWM, 0)
@@ -75,6 +78,19 @@ class OutLink:
                 _prepare_lending()
             self._send(frame, _NOWAIT, copy=False)
 
+    def send_with(self, frame: bytes, buffers: Sequence[memoryview]) -> None:
+        """Hand one frame to ZeroMQ with ``buffers``, each a frame of its own; never blocks.
+
+        They must not change until the receiver has reported the message.
+        """
+        if _lending_pid != os.getpid():
+            _prepare_lending()
+        self._send(frame, _NOWAIT | zmq.SNDMORE)
+        last = len(buffers) - 1
+        for at, buffer in enumerate(buffers):
+            more = zmq.SNDMORE if at < last else 0
+            self._send(buffer, _NOWAIT | more, copy=len(buffer) < _COPY_BELOW)
+
     def receive(self) -> bytes | None:
         """Return the next frame from the receiver, or None."""
         try:
@@ -89,23 +105,38 @@ class OutLink:
 
 
 class InLink:
-    """The receiver's end: every channel of one band."""
+    """The receiver's end: every channel of one band. ``shared``: senders are on this host."""
 
-    __slots__ = ("_recv", "endpoint", "socket")
+    __slots__ = ("_more", "_recv", "endpoint", "shared", "socket")
 
     def __init__(self, endpoint: str, hwm: int) -> None:
         self.socket, self.endpoint = bind_router(endpoint, hwm=hwm, max_frame_bytes=MAX_FRAME_BYTES)
-        self._recv = self.socket.recv_multipart
+        self.shared = not is_tcp(self.endpoint)
+        self._recv = self.socket.recv
+        self._more = self.socket.getsockopt
 
-    def receive(self) -> tuple[bytes, Any] | None:
-        """Return (peer, frame), or None; raises `ProtocolError` naming a misshapen message."""
+    def receive(self) -> tuple[bytes, Any, Sequence[memoryview]] | None:
+        """Return (peer, frame, buffers), or None; raises `ProtocolError` if there are too many.
+
+        ``buffers`` are the frames that came with the first one, where they were received.
+        """
         try:
-            peer, *frames = self._recv(_NOWAIT)
+            peer: bytes = self._recv(_NOWAIT)
         except zmq.Again:
             return None
-        if len(frames) != 1:
-            raise ProtocolError(f"data message: expected 1 frame, got {len(frames)}")
-        return peer, frames[0]
+        frame: bytes = self._recv(_NOWAIT)  # a message is there as a whole
+        if not self._more(zmq.RCVMORE):
+            return peer, frame, ()
+        buffers: list[memoryview] = []
+        count = 0
+        while self._more(zmq.RCVMORE):
+            buffer = self._recv(_NOWAIT, copy=False)
+            count += 1
+            if count <= MAX_BUFFERS:
+                buffers.append(memoryview(buffer.buffer).toreadonly())
+        if count > MAX_BUFFERS:
+            raise ProtocolError(f"data message: expected at most {MAX_BUFFERS} buffers")
+        return peer, frame, buffers
 
     def send(self, peer: bytes, frame: bytes) -> bool:
         """Send one frame to ``peer``; False when it is gone."""

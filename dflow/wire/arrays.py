@@ -1,9 +1,10 @@
 """Numpy arrays and scalars on the wire. Numpy is never imported before a value needs it.
 
 An array is its dtype, shape, memory order and raw bytes; it arrives as a read-only view of
-the received bytes (as every array will that travels through shared memory): copy it to
-change it. Only exact ``ndarray`` travels: masked and record arrays would lose what their
-class adds. Object dtypes never do: they are pointers, and decoding them would need pickle.
+the received bytes, or of the shared memory a large one lies in: copy it to change it. One
+that is in shared memory when it is emitted stays there and becomes read-only here as well.
+Only exact ``ndarray`` travels: masked and record arrays would lose what their class adds. Object
+dtypes never do: they are pointers, and decoding them would need pickle.
 """
 
 from __future__ import annotations
@@ -11,28 +12,44 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import prod
 from typing import Any
 
 from dflow.errors import DecodeError, EncodeError
+from dflow.wire.buffers import LARGE_BYTES, Buffer
+from dflow.wire.large import Beside
 from dflow.wire.values import ARRAY, SCALAR
 
-__all__ = ["numpy_writer", "read_array", "read_scalar"]
+__all__ = ["array_in", "is_array_type", "numpy_writer", "read_array", "read_scalar"]
 
 _MAX_DTYPE_DEPTH = 16
 
 
-def numpy_writer(kind: type) -> Callable[[Any], list[Any]] | None:
-    """Return how to write instances of ``kind`` if it is a type of numpy's, else None."""
+def numpy_writer(kind: type, beside: Beside) -> Callable[[Any], list[Any]] | None:
+    """Return how to write instances of ``kind`` if it is a type of numpy's, else None.
+
+    What is large is put ``beside`` the message.
+    """
     np = sys.modules.get("numpy")
     if np is None:
         return None
     if kind is np.ndarray:
-        return _write_array
+        return partial(_write_array, beside)
     if issubclass(kind, np.generic):
         return _write_scalar
     return None
+
+
+def is_array_type(kind: type) -> bool:
+    """Whether ``kind`` is numpy's array or extends it."""
+    np = sys.modules.get("numpy")
+    return np is not None and issubclass(kind, np.ndarray)
+
+
+def array_in(memory: memoryview, shape: Any, dtype: Any) -> Any:
+    """Return the array over the first bytes of ``memory``."""
+    return _numpy().ndarray(shape, dtype, buffer=memory)
 
 
 @lru_cache(maxsize=256)
@@ -52,14 +69,53 @@ def _dtype_description(dtype: Any) -> Any:
     )
 
 
-def _write_array(array: Any) -> list[Any]:
+def _write_array(beside: Beside, array: Any) -> list[Any]:
     description = _dtype_description(array.dtype)
-    order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-    if array.nbytes and array.flags.forc:
+    flags = array.flags
+    order = "F" if flags.f_contiguous and not flags.c_contiguous else "C"
+    if array.nbytes >= LARGE_BYTES:
+        beside.expect()
+        buffer = _large(beside, array, order, whole=flags.forc)
+        return [ARRAY, description, order, list(array.shape), beside.add(buffer)]
+    if array.nbytes and flags.forc:
         data = memoryview(array.reshape(-1, order=order).view("u1"))
     else:
         data = array.tobytes(order)
     return [ARRAY, description, order, list(array.shape), data]
+
+
+def _large(beside: Beside, array: Any, order: str, *, whole: bool) -> Buffer:
+    """Return the bytes of an array: where they are, if that is in shared memory, or copied."""
+    if whole:
+        known = beside.shared(_address(array), array.nbytes)
+        if known is not None:
+            _freeze(array)
+            return known
+    room = beside.allocate(array.nbytes)
+    if room is None:
+        return Buffer(memoryview(array.tobytes(order)))
+    np = _numpy()
+    if whole:
+        target = np.frombuffer(room, "u1")
+        array = array.reshape(-1, order=order).view("u1")
+    else:
+        target = np.ndarray(array.shape, array.dtype, buffer=room, order=order)
+    np.copyto(target, array)
+    buffer = beside.shared(_address(target), len(room))
+    return Buffer(room.toreadonly()) if buffer is None else buffer
+
+
+def _address(array: Any) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def _freeze(array: Any) -> None:
+    """What lies in shared memory is read there from now on: nobody may write to it."""
+    array.flags.writeable = False
+    owner = array.base
+    if owner is not None and is_array_type(type(owner)):
+        owner.flags.writeable = False
 
 
 def _write_scalar(scalar: Any) -> list[Any]:
@@ -86,7 +142,8 @@ def read_array(parts: list[Any]) -> Any:
 
     description, order, shape, data = parts
     dtype = _read_dtype(description, np)
-    if type(data) is not bytes or type(shape) is not list or order not in ("C", "F"):
+    good = type(data) is bytes or type(data) is memoryview  # what `BUFFER` stood for
+    if not good or type(shape) is not list or order not in ("C", "F"):
         raise DecodeError("numpy array: expected order, shape and bytes")
     if not all(type(n) is int and n >= 0 for n in shape):
         raise DecodeError(f"numpy array: expected a shape of ints >= 0, got {len(shape)} others")
@@ -94,6 +151,8 @@ def read_array(parts: list[Any]) -> Any:
         raise DecodeError(
             f"numpy array: expected {prod(shape) * dtype.itemsize} bytes, got {len(data)}"
         )
+    if type(data) is memoryview:  # laid over that itself, it could be made writable
+        data = np.frombuffer(data, "u1")
     return np.ndarray(tuple(shape), dtype, buffer=data, order=order)
 
 

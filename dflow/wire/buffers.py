@@ -13,10 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-__all__ = ["LARGE_BYTES", "Buffer", "Memory", "Parcel", "Place"]
+__all__ = ["LARGE_BYTES", "MAX_BUFFERS", "Buffer", "Memory", "Parcel", "Place"]
 
 LARGE_BYTES = 64 * 1024
 """What is smaller stays in the message."""
+
+MAX_BUFFERS = 1 << 14
+"""Most buffers of a message: so many large ones make a message too large by themselves."""
 
 
 class Place(NamedTuple):
@@ -54,7 +57,7 @@ class Parcel(bytes):
 
     @classmethod
     def of(cls, data: bytes, buffers: Sequence[Buffer]) -> Parcel:
-        """Return ``data``, which refers to ``buffers`` by their position."""
+        """Return ``data``, which refers to ``buffers`` by their position (`dflow.wire.large`)."""
         parcel = cls(data)
         parcel.buffers = buffers
         parcel._weight = len(data) + sum([len(buffer.view) for buffer in buffers])

@@ -18,8 +18,9 @@ from typing import Any
 import msgpack
 
 from dflow.errors import EncodeError
+from dflow.wire.large import Lifted, is_large
 from dflow.wire.types import ClassCodec, class_codec, wire_name
-from dflow.wire.values import WRITERS
+from dflow.wire.values import BUFFER, WRITERS
 
 __all__ = ["CarefulPacker", "describe_unsendable"]
 
@@ -68,7 +69,8 @@ class CarefulPacker:
         """Return the bytes of ``value``; raises `EncodeError` with the path to the culprit."""
         self._last = box = _Box(value, None, "payload")
         try:
-            packed: bytes = self._packer.pack(value if type(value) in _PLAIN else box)
+            plain = type(value) in _PLAIN and not is_large(value)
+            packed: bytes = self._packer.pack(value if plain else box)
             return packed
         except EncodeError:
             raise
@@ -88,7 +90,9 @@ class CarefulPacker:
             return WRITERS[int](box)
         self._last = box
         value, kind = box.value, type(box.value)
-        if kind is memoryview:
+        if is_large(value):
+            value, kind = Lifted(value), Lifted
+        if kind is bytes or kind is memoryview:
             return bytes(value)
         if kind is msgpack.Timestamp:
             return value
@@ -96,7 +100,7 @@ class CarefulPacker:
             return [self._wrap(x, box, f"[{i}]") for i, x in enumerate(value)]
         if kind is dict:
             return {
-                self._wrap(k, box, f".keys()[{i}]"): self._wrap(v, box, _key_step(k))
+                self._wrap_key(k, box, f".keys()[{i}]"): self._wrap(v, box, _key_step(k))
                 for i, (k, v) in enumerate(value.items())
             }
         try:
@@ -104,12 +108,24 @@ class CarefulPacker:
         except EncodeError as error:
             path = box.path()
             raise EncodeError(f"{path}: {error}", path) from None
+        if kind in (set, frozenset):
+            return [mark, *(self._wrap_key(part, box, "{…}") for part in parts)]
         return [mark, *map(self._wrap, parts, [box] * len(parts), self._steps(value, len(parts)))]
 
     def _wrap(self, value: Any, parent: _Box, step: str) -> Any:
+        if type(value) is list and value and value[0] is BUFFER:  # a writer's, not the user's
+            return value
+        if is_large(value):
+            return _Box(value, parent, step)
         if type(value) in _PLAIN:
             return value
         return _Box(value, parent, step)
+
+    def _wrap_key(self, value: Any, parent: _Box, step: str) -> Any:
+        """Wrap the key of a dict or the element of a set: large bytes stay in the message."""
+        if type(value) is bytes or type(value) is memoryview:
+            return bytes(value)
+        return self._wrap(value, parent, step)
 
     def _steps(self, value: Any, size: int) -> Iterable[str]:
         """How to get from ``value`` to each of the parts its writer took it apart into."""
@@ -117,8 +133,6 @@ class CarefulPacker:
         codec = self._codecs.get(kind)
         if codec is not None:
             return ["", *(f".{name}" for name in codec.steps)]
-        if kind in (set, frozenset):
-            return ["{…}"] * size
         if kind is deque:
             return [".maxlen", *(f"[{i}]" for i in range(size - 1))]
         if hasattr(value, "tzinfo"):

@@ -3,9 +3,9 @@
 The fast path is one call into msgpack's C packer or unpacker. Everything else is kept off
 it: values beyond msgpack's types are marked arrays (`dflow.wire.values`), taken apart by the
 packer's ``default`` hook and put together by hooks that are only installed when the received
-bytes contain a mark. Once the process has made an `ExtType` (`dflow.wire.extensions`) values are
-searched for one. Failures are packed once more by `dflow.wire.careful`, which knows where in the
-value it is.
+bytes contain a mark. Large parts travel beside the message (`dflow.wire.large`). Once the process
+has made an `ExtType` (`dflow.wire.extensions`) values are searched for one. Failures are packed
+once more by `dflow.wire.careful`, which knows where in the value it is.
 
 No pickle: decoding can make the values of `dflow.wire.values` and instances of classes named
 beforehand, nothing else, and no more of them than the input has bytes for.
@@ -13,7 +13,7 @@ beforehand, nothing else, and no more of them than the input has bytes for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -21,13 +21,33 @@ from typing import Any
 import msgpack
 
 from dflow.errors import DecodeError, EncodeError
-from dflow.wire.arrays import numpy_writer, read_array, read_scalar
+from dflow.wire.arrays import is_array_type, numpy_writer, read_array, read_scalar
+from dflow.wire.buffers import LARGE_BYTES, Memory, Parcel
 from dflow.wire.careful import CarefulPacker, describe_unsendable
 from dflow.wire.extensions import EXT_HEADS, ext_types_made
 from dflow.wire.frames import MAX_MESSAGE_BYTES
+from dflow.wire.large import (
+    Beside,
+    LargePacker,
+    LargePart,
+    Lifted,
+    find_buffer,
+    may_hold_large,
+    read_view,
+)
 from dflow.wire.types import ClassCodec, class_codec, registered
-from dflow.wire.unpack import make_unpackers, require_whole
-from dflow.wire.values import ARRAY, LEAVES, MARK_BYTE, READERS, SCALAR, TUPLE, WRITERS
+from dflow.wire.unpack import make_unpackers, require_whole, split_batch
+from dflow.wire.values import (
+    ARRAY,
+    BUFFER,
+    LEAVES,
+    MARK_BYTE,
+    READERS,
+    SCALAR,
+    TUPLE,
+    VIEW,
+    WRITERS,
+)
 
 __all__ = ["Codec"]
 
@@ -40,16 +60,20 @@ class Codec:
 
     ``types`` are the classes, besides those given to `register_type`, whose instances may
     travel; those that cannot (an abstract base in an annotation) are left out.
-    ``encode(value)`` returns bytes and raises `EncodeError` with the path to what cannot
-    travel; a codec stays usable after any error. ``pack`` is the C function below it, for loops
-    that should not call Python for each message: what it returns is right unless the codec is
-    `wary`, and whatever it raises, ``encode`` is to be asked.
+    ``encode(value)`` returns bytes, a `Parcel` if there are large parts, and raises `EncodeError`
+    with the path to what cannot travel; a codec stays usable after any error. Large parts are
+    written to ``memory`` if there is any. ``pack`` is the C function below it, for loops that
+    should not call Python for each message: what it returns is right unless the codec is `wary` or
+    it is larger than `LARGE_BYTES`; whatever it raises, ``encode`` is to be asked. It is another
+    function while large messages come.
     """
 
     pack: Callable[[Any], bytes]
 
-    def __init__(self, types: Iterable[type] = ()) -> None:
-        self._writers = dict(WRITERS)
+    def __init__(self, types: Iterable[type] = (), memory: Memory | None = None) -> None:
+        self._beside = beside = Beside(memory)
+        self._received: Sequence[Any] = ()
+        self._writers = {**WRITERS, Lifted: beside.put_lifted}
         self._classes: dict[str, ClassCodec] = {}
         self._codecs: dict[type, ClassCodec] = {}
         for cls in types:
@@ -57,10 +81,17 @@ class Codec:
                 self._add(class_codec(cls))
         self._leaves = set(LEAVES)
         self._default = default = self._make_default()
-        self._careful = CarefulPacker(default, self._codecs)
+        careful = CarefulPacker(default, self._codecs)
         self._new_packer = partial(msgpack.Packer, strict_types=True, default=default)
-        self.pack = self._new_packer().pack
-        readers = {ARRAY.code: read_array, SCALAR.code: read_scalar, **READERS}
+        self._large = LargePacker(beside, default, careful, self._pack_plainly)
+        self._pack_plainly()
+        readers = {
+            ARRAY.code: read_array,
+            SCALAR.code: read_scalar,
+            VIEW.code: read_view,
+            BUFFER.code: lambda parts: find_buffer(parts, self._received),
+            **READERS,
+        }
         self._unpack, self._unpack_marked = make_unpackers(readers, self._read_class)
 
     def twin(self) -> Codec:
@@ -69,6 +100,8 @@ class Codec:
 
     def decode(self, payload: bytes | memoryview) -> Any:
         """Return the value in ``payload``; raises `DecodeError` for anything malformed."""
+        if type(payload) is Parcel:
+            return self.decode_large(bytes(payload), [b.view for b in payload.buffers])
         data = payload if type(payload) is bytes else bytes(payload)
         try:
             if MARK_BYTE in data:
@@ -77,8 +110,27 @@ class Codec:
         except Exception as error:  # noqa: BLE001  # judged there
             return self._decode_again(data, error)
 
-    def decode_batch(self, body: bytes | memoryview, count: int) -> list[Any]:
-        """Return the ``count`` values in a BATCH body; raises `DecodeError`."""
+    def decode_large(self, payload: bytes | memoryview, buffers: Sequence[Any]) -> Any:
+        """Return the value in ``payload`` with ``buffers`` beside it, views or errors.
+
+        Raises `DecodeError`, also one of ``buffers`` that the value has a use for.
+        """
+        self._received = buffers
+        try:
+            return self.decode(payload)
+        finally:
+            self._received = ()
+
+    def decode_batch(
+        self, body: bytes | memoryview, count: int, buffers: Sequence[Any] = ()
+    ) -> list[Any]:
+        """Return the ``count`` values in a BATCH body; raises `DecodeError` as `decode_large`."""
+        if buffers:
+            self._received = buffers
+            try:
+                return self.decode_batch(body, count)
+            finally:
+                self._received = ()
         # Copying is faster than searching a memoryview, up to a point.
         data: Any = bytes(body) if len(body) < _COPY_BYTES else body
         try:
@@ -92,7 +144,9 @@ class Codec:
             raise DecodeError(f"batch: expected an array of {count} payloads, got another")
         return values
 
-    def decode_each(self, body: bytes | memoryview, count: int) -> list[Any]:
+    def decode_each(
+        self, body: bytes | memoryview, count: int, buffers: Sequence[Any] = ()
+    ) -> list[Any]:
         """Return the values of a BATCH body, with a `DecodeError` for each that can't be decoded.
 
         Many times slower than `decode_batch`, for what that has refused. Raises `DecodeError`
@@ -100,31 +154,12 @@ class Codec:
         """
         data = bytes(body)
         values: list[Any] = []
-        for begin, end in self._split(data, count):
+        for begin, end in split_batch(data, count):
             try:
-                values.append(self.decode(data[begin:end]))
+                values.append(self.decode_large(data[begin:end], buffers))
             except DecodeError as error:
                 values.append(error)
         return values
-
-    def _split(self, data: bytes, count: int) -> list[tuple[int, int]]:
-        """Return where each payload of a BATCH body begins and ends, without unpacking it."""
-        walker = msgpack.Unpacker(max_buffer_size=max(len(data), 1))
-        walker.feed(data)
-        ends: list[int] = []
-        try:
-            good = walker.read_array_header() == count
-            begin = walker.tell()
-            for _ in range(count if good else 0):
-                walker.skip()
-                ends.append(walker.tell())
-        except Exception as why:  # noqa: BLE001  # the unpacker raises many types
-            raise DecodeError(
-                f"batch: expected {count} payloads, got malformed bytes ({type(why).__name__})"
-            ) from None
-        if not good or [begin, *ends][-1] != len(data):
-            raise DecodeError(f"batch: expected an array of {count} payloads, got another")
-        return list(zip([begin, *ends], ends, strict=False))
 
     def _add(self, codec: ClassCodec) -> None:
         self._classes[codec.name] = self._codecs[codec.cls] = codec
@@ -136,12 +171,30 @@ class Codec:
         if codec is not None:
             self._add(codec)
             return self._writers[kind]
-        writer = numpy_writer(kind)
+        writer = numpy_writer(kind, self._beside)
         if writer is None:
-            raise EncodeError(describe_unsendable(kind))
+            if is_array_type(kind) or issubclass(
+                kind, (bytes, bytearray)
+            ):  # it would lose its type
+                raise EncodeError(describe_unsendable(kind))
+            return self._write_buffer
         self._writers[kind] = writer
         self._leaves.add(kind)
         return writer
+
+    def _write_buffer(self, value: Any) -> list[Any]:
+        """Write what has no writer of its own, if it has the buffer protocol."""
+        kind = type(value)
+        try:
+            memoryview(value)
+        except TypeError:
+            raise EncodeError(describe_unsendable(kind)) from None
+        self._leaves.add(kind)
+        self._writers[kind] = write = self._beside.write_view
+        return write(value)
+
+    def _pack_plainly(self) -> None:
+        self.pack = self._new_packer().pack
 
     @property
     def wary(self) -> bool:
@@ -152,23 +205,33 @@ class Codec:
         """Return the bytes of ``value``; raises `EncodeError` with the path to the culprit."""
         try:
             data = self.pack(value)
+        except LargePart:
+            return self._encode_large(value)
         except Exception:  # noqa: BLE001  # raised again there, with the place
-            return self._careful.pack(value)
-        if len(data) > _KEPT_BUFFER or ext_types_made:
+            return self._large.pack_carefully(value)
+        if len(data) > LARGE_BYTES or ext_types_made:
             return self._checked(value, data)
         return data
 
+    def _encode_large(self, value: Any) -> bytes:
+        self.pack = self._large.pack
+        return self.encode(value)
+
     def _checked(self, value: Any, data: bytes) -> bytes:
-        if len(data) > _KEPT_BUFFER:
-            self.pack = self._new_packer().pack  # the old one would keep a buffer of this size
+        if len(data) > LARGE_BYTES and type(data) is bytes:
+            plain = self.pack != self._large.pack
+            if plain and may_hold_large(data):
+                return self._encode_large(value)
+            if len(data) > _KEPT_BUFFER and plain:
+                self._pack_plainly()  # the old packer would keep a buffer of this size
             if len(data) > MAX_MESSAGE_BYTES:
                 raise EncodeError(
                     f"payload: expected at most {MAX_MESSAGE_BYTES:,} bytes encoded, "
                     f"got {len(data):,}; send it in parts"
                 )
-        if any(head in data for head in EXT_HEADS) and self._has_ext_type(value):
-            return self._careful.pack(value)
-        return data
+        if not ext_types_made or not any(head in data for head in EXT_HEADS):
+            return data
+        return self._large.pack_carefully(value) if self._has_ext_type(value) else data
 
     def _has_ext_type(self, value: Any) -> bool:
         """Return whether a value has an ExtType in it; without recursion."""

@@ -1,9 +1,9 @@
-"""What a batch says about its messages beside their payloads: order and age.
+"""What a batch says about its messages beside their payloads: order, age, where buffers are.
 
 Notes are one msgpack map with small integer keys, in front of the payloads; a batch that has
 none pays nothing for them. Unknown keys are refused, as are lists of the wrong length: a
 receiver acts on what it reads here before it has decoded any payload. Whatever a peer writes, at
-most seven lists are made of it, of no more numbers than there are bytes.
+most eight lists are made of it, of no more numbers than there are bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import msgpack
 
 from dflow.errors import ProtocolError
+from dflow.wire.buffers import LARGE_BYTES, MAX_BUFFERS, Place
 from dflow.wire.unpack import require_whole
 
 __all__ = ["MAX_NOTES_BYTES", "NO_NOTES", "Notes", "pack_notes", "parse_notes"]
@@ -22,8 +23,9 @@ __all__ = ["MAX_NOTES_BYTES", "NO_NOTES", "Notes", "pack_notes", "parse_notes"]
 MAX_NOTES_BYTES = 1 << 22
 """Far above what a batch of 512 messages and the completions of one turn can need."""
 
-_NUMBERS, _TAGS, _PLACES, _COMPLETED, _COUNTS, _AGES, _WITHDRAWN = range(1, 8)
-_NUMBERS_ONLY = {"max_map_len": _WITHDRAWN, "max_str_len": 0, "max_bin_len": 0, "max_ext_len": 0}
+_NUMBERS, _TAGS, _PLACES, _COMPLETED, _COUNTS, _AGES, _WITHDRAWN, _BUFFERS = range(1, 9)
+_ROW = len(Place._fields)
+_NUMBERS_ONLY = {"max_map_len": _BUFFERS, "max_str_len": 0, "max_bin_len": 0, "max_ext_len": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ class Notes:
     ``counts`` how many those were, on all channels together; neither is per message. They
     follow the messages of the batch. ``ages_ns``: how long it waited at the sender.
     ``withdrawn``: positions of messages that nobody is to see: their numbers were given away, so
-    they are sent all the same.
+    they are sent all the same. ``buffers``: `Place` after `Place` of what lies beside the one
+    message, in shared memory.
     """
 
     numbers: Sequence[int] = ()
@@ -46,9 +49,27 @@ class Notes:
     counts: Sequence[int] = ()
     ages_ns: Sequence[int] = ()
     withdrawn: Sequence[int] = ()
+    buffers: Sequence[int] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.numbers or self.tags or self.completed or self.ages_ns or self.withdrawn)
+        return bool(
+            self.numbers
+            or self.tags
+            or self.completed
+            or self.ages_ns
+            or self.withdrawn
+            or self.buffers
+        )
+
+    @property
+    def buffer_bytes(self) -> int:
+        """How much the buffers hold."""
+        return sum(self.buffers[_ROW - 1 :: _ROW])
+
+    def buffer_places(self) -> list[Place]:
+        """Return where the buffers are."""
+        flat = self.buffers
+        return [Place(*flat[at : at + _ROW]) for at in range(0, len(flat), _ROW)]
 
 
 NO_NOTES = Notes()
@@ -66,6 +87,7 @@ def pack_notes(notes: Notes) -> bytes:
         _COUNTS: notes.counts,
         _AGES: notes.ages_ns,
         _WITHDRAWN: notes.withdrawn,
+        _BUFFERS: notes.buffers,
     }
     packed: bytes = msgpack.packb({key: list(value) for key, value in said.items() if value})
     return packed
@@ -82,7 +104,7 @@ def parse_notes(data: bytes | memoryview, messages: int) -> Notes:
         said: dict[int, list[int]] = msgpack.unpackb(
             data,
             strict_map_key=False,
-            list_hook=_at_most(_WITHDRAWN),
+            list_hook=_at_most(_BUFFERS),
             object_hook=_at_most(1),
             **_NUMBERS_ONLY,
         )
@@ -91,7 +113,7 @@ def parse_notes(data: bytes | memoryview, messages: int) -> Notes:
         raise ProtocolError(f"notes: malformed ({type(error).__name__})") from None
     if not good:
         raise ProtocolError("notes: expected lists of whole numbers under known keys")
-    notes = Notes(*(said.get(key, ()) for key in range(_NUMBERS, _WITHDRAWN + 1)))
+    notes = Notes(*(said.get(key, ()) for key in range(_NUMBERS, _BUFFERS + 1)))
     for per_message in (notes.numbers, notes.tags, notes.places, notes.ages_ns):
         if per_message and len(per_message) != messages:
             raise ProtocolError(
@@ -101,7 +123,19 @@ def parse_notes(data: bytes | memoryview, messages: int) -> Notes:
         raise ProtocolError("notes: expected a place for each tag and a count for each completion")
     if notes.withdrawn and max(notes.withdrawn) >= messages:
         raise ProtocolError(f"notes: expected positions below {messages}, got {notes.withdrawn}")
+    if notes.buffers:
+        _check_buffers(notes.buffers, messages)
     return notes
+
+
+def _check_buffers(flat: Sequence[int], messages: int) -> None:
+    if messages != 1 or len(flat) % _ROW or len(flat) > MAX_BUFFERS * _ROW:
+        raise ProtocolError(
+            f"notes: expected the places of up to {MAX_BUFFERS} buffers of one message, got "
+            f"{len(flat)} numbers for {messages}"
+        )
+    if min(flat[_ROW - 1 :: _ROW]) < LARGE_BYTES:
+        raise ProtocolError(f"notes: expected buffers of at least {LARGE_BYTES} bytes")
 
 
 def _at_most(count: int) -> Callable[[Any], Any]:
@@ -121,7 +155,7 @@ def _at_most(count: int) -> Callable[[Any], Any]:
 def _are_notes(said: Any) -> bool:
     return (
         type(said) is dict
-        and all(type(key) is int and _NUMBERS <= key <= _WITHDRAWN for key in said)
+        and all(type(key) is int and _NUMBERS <= key <= _BUFFERS for key in said)
         and all(type(value) is list and _are_numbers(value) for value in said.values())
     )
 

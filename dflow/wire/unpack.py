@@ -18,7 +18,7 @@ import msgpack
 from dflow.errors import DecodeError
 from dflow.wire.values import CLASS, MARK_DATA, TUPLE
 
-__all__ = ["TRUSTED_ARRAY", "make_unpackers", "require_whole"]
+__all__ = ["TRUSTED_ARRAY", "make_unpackers", "require_whole", "split_batch"]
 
 TRUSTED_ARRAY = 1024
 """Arrays up to this length are allocated before their elements are seen.
@@ -36,6 +36,26 @@ def require_whole(data: bytes | memoryview) -> None:
     checker = msgpack.Unpacker(max_buffer_size=max(len(data), 1))
     checker.feed(data)
     checker.skip()
+
+
+def split_batch(data: bytes, count: int) -> list[tuple[int, int]]:
+    """Return where each payload of a BATCH body begins and ends, without unpacking it."""
+    walker = msgpack.Unpacker(max_buffer_size=max(len(data), 1))
+    walker.feed(data)
+    ends: list[int] = []
+    try:
+        good = walker.read_array_header() == count
+        begin = walker.tell()
+        for _ in range(count if good else 0):
+            walker.skip()
+            ends.append(walker.tell())
+    except Exception as why:  # noqa: BLE001  # the unpacker raises many types
+        raise DecodeError(
+            f"batch: expected {count} payloads, got malformed bytes ({type(why).__name__})"
+        ) from None
+    if not good or [begin, *ends][-1] != len(data):
+        raise DecodeError(f"batch: expected an array of {count} payloads, got another")
+    return list(zip([begin, *ends], ends, strict=False))
 
 
 class _Mark:

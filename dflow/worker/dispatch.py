@@ -179,12 +179,14 @@ class Dispatcher:
         values = batch.values
         if values is None:
             try:
-                batch.values = values = self._codec.decode_batch(batch.body, batch.count)
+                batch.values = values = self._codec.decode_batch(
+                    batch.body, batch.count, batch.buffers
+                )
             except DecodeError as error:
                 batch.values = values = self._salvage(channel, batch, error)
                 if self._gate.shut:
                     return []
-            batch.body = None
+            batch.body, batch.buffers = None, ()
         if channel.picky:
             unwanted, most = channel.pick(most, wall_ns())
             if unwanted is not None:
@@ -295,7 +297,7 @@ class Dispatcher:
     def _salvage(self, channel: InChannel, batch: Batch, error: DecodeError) -> list[Any]:
         """Decode message by message; `LOST` stands for each that cannot be, and is counted."""
         try:
-            values = self._codec.decode_each(batch.body, batch.count)
+            values = self._codec.decode_each(batch.body, batch.count, batch.buffers)
             errors = [value for value in values if isinstance(value, DecodeError)]
             values = [LOST if isinstance(value, DecodeError) else value for value in values]
         except DecodeError:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from dflow.errors import ProtocolError
+from dflow.errors import BufferLost, ProtocolError
 from dflow.flow.in_edge import InChannel
 from dflow.flow.order import Merge
 from dflow.flow.ready import ReadyQueue
@@ -21,6 +21,7 @@ from dflow.options import DEFAULT_CAPACITY
 from dflow.transport.link import InLink
 from dflow.transport.poller import Poller
 from dflow.wire import frames as f
+from dflow.wire.buffers import Memory
 from dflow.wire.notes import Notes
 
 __all__ = ["Inbound", "Inputs"]
@@ -63,7 +64,7 @@ class Inbound:
     """
 
     __slots__ = (
-        "_banned", "_epoch", "_externals", "_homes", "_on_violation", "_plan", "_poller",
+        "_banned", "_epoch", "_externals", "_homes", "_memory", "_on_violation", "_plan", "_poller",
         "_refused", "_token", "channels", "inputs", "links", "local", "ready", "strangers",
     )  # fmt: skip
 
@@ -76,9 +77,11 @@ class Inbound:
         token: str,
         epoch: int,
         on_violation: Callable[[str], None],
+        memory: Memory | None = None,
     ) -> None:
         self._plan = plan
         self._poller = poller
+        self._memory = memory
         self._token = token
         self._epoch = epoch
         self._on_violation = on_violation
@@ -168,12 +171,16 @@ class Inbound:
         if received is not None and received[0] not in self._banned:
             self._on_frame(link, *received)
 
-    def _on_frame(self, link: InLink, peer: bytes, data: Any) -> None:
+    def _on_frame(
+        self, link: InLink, peer: bytes, data: Any, buffers: Sequence[memoryview]
+    ) -> None:
         channel: InChannel | None = None
         number = 0
         try:
             frame = f.parse(data)
             number = frame.channel
+            if buffers and frame.kind != f.BATCH:
+                raise ProtocolError(f"expected buffers with a batch, got frame kind {frame.kind}")
             if frame.kind == f.HELLO:
                 self._welcome(link, peer, frame)
                 return
@@ -182,7 +189,9 @@ class Inbound:
                 channel = None
                 raise ProtocolError(f"channel {number} was not opened by this peer")
             if frame.kind == f.BATCH:
-                channel.accept(frame)
+                batch = channel.accept(frame, buffers)
+                if batch is not None and batch.notes.buffers:
+                    batch.buffers = self._borrow(batch.notes)
                 self.offer(channel)
             elif frame.kind == f.END:
                 channel.accept_end(frame)
@@ -195,6 +204,21 @@ class Inbound:
                 opened = self.channels.values()
                 channel = next((c for c in opened if c.peer == (link, peer)), None)
             self._drop_peer(link, peer, channel, number, error)
+
+    def _borrow(self, notes: Notes) -> list[Any]:
+        """Return what lies beside a message, from now on kept here, too; an error where nothing is.
+
+        Now and not when the message is handled: its sender may forget it before.
+        """
+        found: list[Any] = []
+        for place in notes.buffer_places():
+            try:
+                if self._memory is None:
+                    raise BufferLost("expected shared memory, got a participant without")
+                found.append(self._memory.borrow(place))
+            except BufferLost as error:
+                found.append(error.with_traceback(None))
+        return found
 
     def hand_over(self, number: int, values: Sequence[Any], sent_ns: int, notes: Notes) -> None:
         """Take in values of a node in this process."""
@@ -244,6 +268,7 @@ class Inbound:
         if channel is None or channel.peer is not None or channel.number in self.local:
             raise ProtocolError(f"channel {frame.channel} is not open to this peer")
         channel.peer = (link, peer)
+        channel.shares = link.shared
         # located while this node was running: that it has ended since is nobody's mistake
         closed = self._homes[frame.channel].ended and channel.external
         link.send(peer, channel.closed_frame() if closed else channel.credit_frame())

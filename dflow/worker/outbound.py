@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
@@ -17,8 +18,9 @@ from dflow.graph.plan import EdgePlan, Plan, WorkerId
 from dflow.transport.link import OutLink
 from dflow.transport.poller import Poller
 from dflow.wire import frames as f
+from dflow.wire.buffers import Parcel
 from dflow.wire.codec import Codec
-from dflow.wire.notes import NO_NOTES, pack_notes
+from dflow.wire.notes import NO_NOTES, Notes, pack_notes
 from dflow.worker.inbound import Inbound
 from dflow.worker.ordered import Order
 
@@ -62,12 +64,13 @@ class Outbound(Outputs):
     """Every outgoing channel of one participant; those between its nodes end at ``inbound``.
 
     ``full`` after a `flush` says whether some edge has no credit for another message,
-    ``hungry`` whether credit would let something leave.
+    ``hungry`` whether credit would let something leave. What was sent by its place in shared
+    memory is kept until its receiver has reported it done.
     """
 
     __slots__ = (
-        "_codec", "_edge_of", "_epoch", "_inbound", "_labels", "_local", "_on_violation",
-        "_poller", "_token", "_unwelcomed",
+        "_codec", "_edge_of", "_epoch", "_inbound", "_kept", "_labels", "_local",
+        "_on_violation", "_poller", "_token", "_unwelcomed",
         "flushes", "full", "hungry", "links",
     )  # fmt: skip
 
@@ -95,6 +98,7 @@ class Outbound(Outputs):
         self._epoch = epoch
         self._on_violation = on_violation
         self._unwelcomed: set[int] = set()
+        self._kept: dict[int, dict[int, Parcel]] = {}  # by channel and sequence
         self.links: dict[int, OutLink] = {}
         self.flushes = 0  # how the pulse sees that the main thread keeps flushing
         self.full = False
@@ -185,12 +189,38 @@ class Outbound(Outputs):
             values = [ref.value for ref in payloads] if queued else payloads
             self._inbound.hand_over(number, values, wall_ns(), notes)
             return
-        if notes is NO_NOTES:
-            frame = f.pack_batch(number, self._epoch, first, payloads, wall_ns())
+        if payloads and type(payloads[0]) is Parcel:
+            self._send_parcel(number, first, payloads[0], notes)
         else:
-            said = pack_notes(notes)
-            frame = f.pack_noted(number, self._epoch, first, payloads, wall_ns(), said)
-        self.links[number].send(frame)
+            self.links[number].send(self._frame(number, first, payloads, notes))
+
+    def _frame(self, number: int, first: int, payloads: Sequence[bytes], notes: Notes) -> bytes:
+        if notes is NO_NOTES:
+            return f.pack_batch(number, self._epoch, first, payloads, wall_ns())
+        said = pack_notes(notes)
+        return f.pack_noted(number, self._epoch, first, payloads, wall_ns(), said)
+
+    def _send_parcel(self, number: int, first: int, parcel: Parcel, notes: Notes) -> None:
+        """Send the only message of a batch, whose buffers are read where they are or follow it."""
+        link = self.links[number]
+        places = [buffer.place for buffer in parcel.buffers if buffer.place is not None]
+        if link.shared and len(places) == len(parcel.buffers):
+            flat = [n for place in places for n in place]
+            notes = Notes(buffers=flat) if notes is NO_NOTES else replace(notes, buffers=flat)
+            self._kept.setdefault(number, {})[first] = parcel
+            link.send(self._frame(number, first, (parcel,), notes))
+        else:
+            frame = self._frame(number, first, (parcel,), notes)
+            link.send_with(frame, [buffer.view for buffer in parcel.buffers])
+
+    def _forget(self, number: int, done: int, beyond: Iterable[int]) -> None:
+        """Let go of what a channel's receiver has reported done."""
+        kept = self._kept.get(number)
+        if kept:
+            for sequence in beyond:
+                kept.pop(sequence, None)
+            for sequence in [sequence for sequence in kept if sequence < done]:
+                del kept[sequence]
 
     def pump(self) -> None:
         """Flush, and take in credit reports if that left something without credit."""
@@ -227,7 +257,10 @@ class Outbound(Outputs):
                 raise ProtocolError(f"refused: {f.parse_text(frame)}")
             if frame.kind not in (f.CREDIT, f.CLOSED):
                 raise ProtocolError(f"expected a credit report, got frame kind {frame.kind}")
-            edge.on_credit(number, *f.parse_credit(frame), f.parse_beyond(frame))
+            taken, taken_bytes, done = f.parse_credit(frame)
+            beyond = f.parse_beyond(frame)
+            edge.on_credit(number, taken, taken_bytes, done, beyond)
+            self._forget(number, done, beyond)
             self._unwelcomed.discard(number)
             if frame.kind == f.CLOSED:
                 edge.closed = True
@@ -238,3 +271,4 @@ class Outbound(Outputs):
         """Close every socket."""
         for link in self.links.values():
             link.close()
+        self._kept.clear()

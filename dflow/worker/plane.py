@@ -22,6 +22,7 @@ from dflow.graph.plan import Plan, WorkerId
 from dflow.stats import InChannelStats, NodeStats, OutChannelStats, WorkerStats
 from dflow.transport.link import InLink, OutLink
 from dflow.transport.poller import Poller, Wakeup
+from dflow.transport.shm import SharedMemory
 from dflow.wire.codec import Codec
 from dflow.worker.cancelling import Canceller
 from dflow.worker.inbound import Inbound
@@ -87,7 +88,8 @@ class DataPlane:
 
     ``on_violation(text)`` is called when a planned peer breaks the protocol: data may be
     missing, so the run must end. ``codec`` is used by the thread that emits; ``edge_merge`` tells
-    the function of a coalescing edge by its id.
+    the function of a coalescing edge by its id. ``memory``, if there is any, is where large
+    parts of messages are; it is closed with the plane.
     """
 
     def __init__(
@@ -101,8 +103,10 @@ class DataPlane:
         on_violation: Callable[[str], None],
         codec: Codec | None = None,
         edge_merge: Callable[[str], Merge | None] = lambda edge_id: None,
+        memory: SharedMemory | None = None,
     ) -> None:
         self.plan = plan
+        self.memory = memory
         self.lock = Lock()
         self.gate = Gate()
         self.poller = Poller()
@@ -110,7 +114,13 @@ class DataPlane:
         self.poller.add(self.wakeup.fd)
         self.closed = False
         self.inbound = Inbound(
-            plan, me, self.poller, token=token, epoch=epoch, on_violation=on_violation
+            plan,
+            me,
+            self.poller,
+            token=token,
+            epoch=epoch,
+            on_violation=on_violation,
+            memory=memory,
         )
         self.canceller = Canceller(self.inbound, self.gate)
         self.outbound = Outbound(
@@ -185,9 +195,9 @@ class DataPlane:
 
     def stats(self, node: NodeStats, fused: Mapping[str, NodeStats] = NOTHING) -> WorkerStats:
         """Return every counter of the edges, with those of the node, and of others by name."""
-        if self.inbound.strangers:
-            refused = {"dflow.refused_frames": float(self.inbound.strangers)}
-            node = replace(node, metrics={**node.metrics, **refused})
+        metrics = self._metrics()
+        if metrics:
+            node = replace(node, metrics={**node.metrics, **metrics})
         edges = list(self.outbound.edges)
         queued = [edge for edge in edges if isinstance(edge, QueueEdge)]
         now = monotonic_ns()
@@ -225,10 +235,22 @@ class DataPlane:
             delayed_ns=delayed_ns(),
         )
 
+    def _metrics(self) -> dict[str, float]:
+        """Return the numbers of dflow's own that appear among a node's, those that are not 0."""
+        found = {"dflow.refused_frames": self.inbound.strangers}
+        if self.memory is not None:
+            stats = self.memory.stats
+            found["dflow.shared_bytes"] = stats.in_use_bytes
+            found["dflow.shm_peak_bytes"] = stats.peak_bytes
+            found["dflow.copied_buffers"] = stats.copied
+        return {name: float(value) for name, value in found.items() if value}
+
     def close(self) -> None:
-        """Close every socket; idempotent."""
+        """Close every socket, give up the shared memory; idempotent."""
         if not self.closed:
             self.closed = True
             self.inbound.close()
             self.outbound.close()
             self.wakeup.close()
+            if self.memory is not None:
+                self.memory.close()

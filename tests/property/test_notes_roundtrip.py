@@ -10,9 +10,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dflow.errors import ProtocolError
+from dflow.wire.buffers import LARGE_BYTES
 from dflow.wire.notes import NO_NOTES, Notes, pack_notes, parse_notes
 
 NUMBERS = st.integers(0, 2**64 - 1)
+PLACES = st.tuples(*[NUMBERS] * 8, st.integers(LARGE_BYTES, 2**64 - 1))
+
+
+def flat(places: list[tuple[int, ...]]) -> list[int]:
+    return [number for place in places for number in place]
 
 
 @st.composite
@@ -32,6 +38,7 @@ def noted(draw: st.DrawFn) -> tuple[Notes, int]:
         numbers(completions),
         numbers(messages, draw(st.booleans())),
         draw(st.lists(st.sampled_from(range(messages)))) if messages else [],
+        draw(st.lists(PLACES, max_size=3).map(flat)) if messages == 1 else [],
     ), messages
 
 
@@ -49,9 +56,9 @@ def test_notes_about_another_number_of_messages_are_refused(
     case: tuple[Notes, int], claimed: int
 ) -> None:
     notes, messages = case
-    if claimed == messages or not (notes.numbers or notes.tags or notes.ages_ns):
+    if claimed == messages or not (notes.numbers or notes.tags or notes.ages_ns or notes.buffers):
         return
-    with pytest.raises(ProtocolError, match=f"expected ({claimed} entries|positions)"):
+    with pytest.raises(ProtocolError, match=f"expected ({claimed} entries|positions|the places)"):
         parse_notes(pack_notes(notes), claimed)
 
 

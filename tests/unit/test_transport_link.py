@@ -46,8 +46,9 @@ def test_frames_go_both_ways_unchanged(pair: tuple[OutLink, InLink], size: int) 
     readable(receiver)
     received = receiver.receive()
     assert received is not None
-    peer, frame = received
+    peer, frame, buffers = received
     assert frame == b"x" * size
+    assert not buffers
     assert receiver.send(peer, b"report")
     readable(sender)
     assert sender.receive() == b"report"
@@ -60,15 +61,35 @@ def test_a_report_to_a_peer_that_is_gone_is_a_value_not_an_error(
     assert not pair[1].send(b"nobody", b"report")
 
 
-@pytest.mark.parametrize("frames", [[b"a", b"b"], [b"", b"a"], [b"1", b"2", b"3"]])
-def test_a_misshapen_message_is_an_error_that_loses_nothing_else(
-    pair: tuple[OutLink, InLink], frames: list[bytes]
+@pytest.mark.parametrize("sizes", [[1], [64 * 1024] * 3, [5_000_000, 300_000]])
+def test_buffers_arrive_with_their_frame_and_can_not_be_changed(
+    pair: tuple[OutLink, InLink], sizes: list[int]
 ) -> None:
     sender, receiver = pair
-    sender.socket.send_multipart(frames)
+    sent = [memoryview(bytes([at]) * size) for at, size in enumerate(sizes)]
+    sender.send_with(b"frame", sent)
+    sender.send(b"next")
+    readable(receiver)
+    received = receiver.receive()
+    assert received is not None
+    assert received[1] == b"frame"
+    assert [bytes(buffer) for buffer in received[2]] == [bytes(buffer) for buffer in sent]
+    assert all(buffer.readonly for buffer in received[2])
+    readable(receiver)
+    following = receiver.receive()
+    assert following is not None
+    assert following[1:] == (b"next", ())
+
+
+def test_too_many_buffers_are_an_error_that_loses_nothing_else(
+    pair: tuple[OutLink, InLink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "MAX_BUFFERS", 2)
+    sender, receiver = pair
+    sender.socket.send_multipart([b"frame", b"1", b"2", b"3"])
     sender.send(b"good")
     readable(receiver)
-    with pytest.raises(ProtocolError, match=f"expected 1 frame, got {len(frames)}"):
+    with pytest.raises(ProtocolError, match="at most 2 buffers"):
         receiver.receive()
     readable(receiver)
     received = receiver.receive()
