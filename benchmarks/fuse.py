@@ -39,6 +39,7 @@ def measure(rounds: int, count: int, repeats: int = MAX_REPEATS) -> Comparison[T
         lambda n, result: run_chain(n, result, fused=False),
         lambda n, result: run_chain(n, result, fused=True),
         repeats,
+        times=4,
     )
 
 
