@@ -71,7 +71,7 @@ class Outbound(Outputs):
     __slots__ = (
         "_codec", "_edge_of", "_epoch", "_inbound", "_kept", "_labels", "_local",
         "_on_violation", "_poller", "_token", "_unwelcomed",
-        "flushes", "full", "hungry", "links",
+        "full", "hungry", "links",
     )  # fmt: skip
 
     def __init__(
@@ -100,7 +100,6 @@ class Outbound(Outputs):
         self._unwelcomed: set[int] = set()
         self._kept: dict[int, dict[int, Parcel]] = {}  # by channel and sequence
         self.links: dict[int, OutLink] = {}
-        self.flushes = 0  # how the pulse sees that the main thread keeps flushing
         self.full = False
         self.hungry = False
         for member in plan.members(me):
@@ -180,7 +179,6 @@ class Outbound(Outputs):
             full = full or edge.full
         self.full = full
         self.hungry = hungry
-        self.flushes += 1
 
     def _send(self, cut: Cut) -> None:
         number, first, payloads, notes = cut

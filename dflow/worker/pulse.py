@@ -1,11 +1,10 @@
 """The pulse thread: coordinator link, statistics, and a metronome for the main thread.
 
 User code can block the main thread for as long as it likes. The pulse keeps the worker's
-promises meanwhile: it answers the coordinator, reports counters, and while user code runs
-it beats about once a millisecond: if the main thread has not flushed since the last beat, it
-shuts the gate, so that the turn ends soon, and flushes what was emitted, so that nothing
-waits longer than two beats. When the main thread has been idle for a while it slows down to
-the statistics interval and costs nothing.
+promises meanwhile: it answers the coordinator, reports counters, and when user code has run for
+longer than a turn it beats about once a millisecond (`dflow.worker.metronome`): it shuts the gate,
+so that the turn ends soon, and flushes what was emitted, so that nothing waits longer than 2 ms.
+As long as turns are short it sleeps.
 """
 
 from __future__ import annotations
@@ -24,16 +23,13 @@ from dflow.transport.endpoint import connect_control
 from dflow.transport.poller import ConnectionWatch, Poller, Wakeup
 from dflow.wire import control as c
 from dflow.worker.answering import Question, answer
+from dflow.worker.metronome import Metronome
 
 if TYPE_CHECKING:
     from dflow.stats import WorkerStats
     from dflow.worker.plane import DataPlane
 
 __all__ = ["Pulse"]
-
-BEAT_S = 0.001
-QUIET_BEATS = 30
-"""Beats without user code after which the pulse slows down."""
 
 COORDINATOR_SILENCE_S = 10.0
 RECONNECT_S = 0.5
@@ -67,7 +63,6 @@ class Pulse:
     ) -> None:
         self.commands: deque[c.Control] = deque()
         self.in_user_code = False  # written by the main thread
-        self.quiet = False  # written by both: the pulse sleeps, the main thread wakes it
         self.wake_after_flush = False  # an asyncio worker waits for sockets outside the lock
         self._plane: DataPlane | None = None
         self._socket = connect_control(endpoint, identity)
@@ -75,6 +70,9 @@ class Pulse:
         self._poller.add(self._socket)
         self._wakeup = Wakeup()
         self._poller.add(self._wakeup.fd)
+        self._metronome = Metronome(self._wakeup.set)
+        if self._metronome.fd >= 0:
+            self._poller.add(self._metronome.fd)
         self._watch: ConnectionWatch | None = None
         if remote:  # elsewhere the agent sees to it that nobody outlives the coordinator
             self._watch = ConnectionWatch(self._socket)
@@ -93,7 +91,6 @@ class Pulse:
         self._interrupt: Callable[[], None] = lambda: None
         self._lost: Callable[[str], None] = lambda reason: None
         self._interrupt_at: int | None = None
-        self._seen_flushes = -1
         self._arrived = threading.Event()
         self._leaving = False
         self._thread = threading.Thread(target=self._run, name="dflow-pulse", daemon=True)
@@ -142,9 +139,7 @@ class Pulse:
     def user_code_begins(self) -> None:
         """The main thread is about to call user code."""
         self.in_user_code = True
-        if self.quiet:
-            self.quiet = False
-            self._wakeup.set()
+        self._metronome.begin()
 
     def user_code_ended(self) -> None:
         """The main thread is back."""
@@ -180,6 +175,7 @@ class Pulse:
         self._thread.join(timeout=5.0)
         self._socket.close(linger=1000)
         self._wakeup.close()
+        self._metronome.close()
 
     # --- the thread ----------------------------------------------------------------------------
 
@@ -191,23 +187,21 @@ class Pulse:
             os._exit(EXIT_BROKEN)
 
     def _beat_until_leaving(self) -> None:
-        beats_since_work = 0
         interval_ns = int(self._stats_interval_s * 1e9)
         heard = monotonic_ns()
         next_stats = heard + interval_ns
         while not self._leaving:
-            self.quiet = beats_since_work > QUIET_BEATS
-            if self.in_user_code:  # read after writing `quiet`: one side always sees the other
-                self.quiet = False
-            ready = self._poller.wait(self._stats_interval_s if self.quiet else BEAT_S)
+            alone_s = self._metronome.timeout_s
+            ready = self._poller.wait(self._stats_interval_s if alone_s is None else alone_s)
             now = monotonic_ns()
             if self._socket in ready:
                 heard = now
                 self._receive(now)
             self._wakeup.clear(ready)  # a read gives up the interpreter, and so costs a switch
-            self._beat(now)
+            if alone_s is not None or self._metronome.fd in ready:
+                self._beat(now)
+                self._metronome.beat(busy=self.in_user_code)
             self._send()
-            beats_since_work = 0 if self._worked() else beats_since_work + 1
             if now >= next_stats and self._introduced:
                 next_stats = now + interval_ns
                 self._report()
@@ -275,15 +269,6 @@ class Pulse:
                 return self._told_to_end(node)
         return False
 
-    def _worked(self) -> bool:
-        """Whether user code runs, or has run since the last beat (each turn ends in a flush)."""
-        plane = self._plane
-        if plane is None:
-            return False
-        flushed = plane.outbound.flushes != self._seen_flushes
-        self._seen_flushes = plane.outbound.flushes
-        return flushed or self.in_user_code
-
     def _beat(self, now: int) -> None:
         plane = self._plane
         if plane is None or not self.in_user_code:
@@ -291,8 +276,6 @@ class Pulse:
         if self._interrupt_at is not None and now >= self._interrupt_at:
             self._interrupt_at = now + INTERRUPT_AGAIN_NS  # until the main thread takes it
             self._interrupt()
-        if plane.outbound.flushes != self._seen_flushes:
-            return  # the main thread keeps flushing
         plane.gate.close()
         if plane.lock.acquire(blocking=False):
             try:
