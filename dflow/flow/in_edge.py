@@ -133,7 +133,7 @@ class InChannel:
         self._check_open(frame)
         count = frame.count
         notes = parse_notes(frame.notes, count) if len(frame.notes) else NO_NOTES
-        if notes or self._numbered or not count:
+        if notes is not NO_NOTES or self._numbered or not count:
             self._check_notes(frame, notes)
         batch = None
         if buffers:

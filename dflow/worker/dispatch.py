@@ -80,8 +80,9 @@ class Dispatcher:
     """
 
     __slots__ = (
-        "_codec", "_direct", "_emit", "_gate", "_handlers", "_on_error", "_order", "_turns",
-        "choosing", "errors", "handled", "handling", "other_ns", "paused",
+        "_began_ns", "_codec", "_direct", "_emit", "_ended_ns", "_gate", "_handlers", "_on_error",
+        "_order", "_paused_before", "_turns", "choosing", "errors", "handled", "handling",
+        "other_ns", "paused",
     )  # fmt: skip
 
     def __init__(
@@ -103,6 +104,8 @@ class Dispatcher:
         self._gate = gate
         self._on_error = on_error
         self._turns = {port: Turns(turn_ns) for port in handlers}
+        self._began_ns = self._ended_ns = 0
+        self._paused_before = 0
         self.handled = 0
         self.errors = 0
         self.other_ns = 0  # resumed generators
@@ -128,34 +131,45 @@ class Dispatcher:
 
     def turn(self, channel: InChannel, most: int = MAX_TURN) -> None:
         """Hand up to ``most`` messages of the first batch to the handler, for about one turn."""
+        self.run(channel, most)
+        self.settle()
+
+    def run(self, channel: InChannel, most: int = MAX_TURN) -> None:
+        """Do the part of `turn` that runs user code; `settle` must follow."""
         handler = self._handlers[channel.port]
-        turns = self._turns[channel.port]
         self.choosing = True
-        values = self._next_values(channel, min(turns.size, most))
+        values = self._next_values(channel, min(self._turns[channel.port].size, most))
         each = iter(values)
         self.handling = handling = Handling(channel, channel.window.taken, len(values), each)
+        self._paused_before = len(self.paused)
         self.choosing = False
         if values:
-            began = monotonic_ns()
-            before = len(self.paused)
+            self._began_ns = self._ended_ns = monotonic_ns()
             if self._order is not None:
                 self._one_by_one(self._order, handler, each, handling)
             elif handler.is_generator:
                 self._generators(handler.call, each)
             else:
                 self._calls(handler.call, each, handling)
-            used = handling.begun
-            turns.measured(used, monotonic_ns() - began)
-            current_headers.set(None)
-            self.handled += used
-            channel.take(used)
-            finished = used - (len(self.paused) - before)
-            if channel.window.done == handling.first:
-                channel.finish(finished)
-            else:  # an earlier one is paused
-                for sequence in range(handling.first, handling.first + finished):
-                    channel.finish_one(sequence)
-        self.handling = None
+            self._ended_ns = monotonic_ns()
+
+    def settle(self) -> None:
+        """Count what `run` has handled as taken and done; no user code runs."""
+        handling, self.handling = self.handling, None
+        if handling is None or not handling.count:
+            return
+        channel = handling.channel
+        used = handling.begun
+        self._turns[channel.port].measured(used, self._ended_ns - self._began_ns)
+        current_headers.set(None)
+        self.handled += used
+        channel.take(used)
+        finished = used - (len(self.paused) - self._paused_before)
+        if channel.window.done == handling.first:
+            channel.finish(finished)
+        else:  # an earlier one is paused
+            for sequence in range(handling.first, handling.first + finished):
+                channel.finish_one(sequence)
 
     def take(self, channel: InChannel, most: int) -> list[tuple[Any, Handling]]:
         """Take up to ``most`` messages off the channel, to be handled as tasks."""

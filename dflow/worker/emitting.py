@@ -58,7 +58,7 @@ def emit_results(
     most: int,
 ) -> tuple[int, bool]:
     """Do as `emit_each` does, the direct way where there is one."""
-    if direct is None:
+    if direct is None or most == 1:  # a chunk of one costs more than the call it saves
         return emit_each(emit, results, gate, most)
     if isinstance(direct, Direct):
         if direct.codec.wary:

@@ -34,6 +34,11 @@ class Ticks:
         if self._every_s is not None:
             self._next_s = now_s + self._every_s
 
+    @property
+    def ticking(self) -> bool:
+        """Whether any tick will ever be due."""
+        return self._next_s is not None
+
     def until_s(self, now_s: float) -> float | None:
         """Return the seconds until the next tick is due, or None if none ever is."""
         return None if self._next_s is None else max(0.0, self._next_s - now_s)

@@ -204,9 +204,9 @@ class Work:
             return True
         if self._feed is not None:
             return self._feed.exhausted and self.at_end()
-        if not self._has_room():
+        only_control = self._choice()
+        if only_control is None:
             return False
-        only_control = self._only_control()
         if not self._plane.inbound.ready.waiting(only_control=only_control):
             return self.at_end()
         return self.tasks is None or self.tasks.free > 0
@@ -221,13 +221,20 @@ class Work:
         """Whether a message of ``channel`` may be handled now."""
         if self.tasks is not None and self.tasks.free <= 0:
             return False
-        if not self._has_room():
+        only_control = self._choice()
+        if only_control is None:
             return False
-        return channel.priority is Priority.CONTROL or not self._only_control()
+        return channel.priority is Priority.CONTROL or not only_control
 
-    def _has_room(self) -> bool:
-        """Whether even a control message may be taken."""
-        return not self.dispatch.crowded and self._overdrawn() < self._overdraft
+    def _choice(self) -> bool | None:
+        """Return whether only a control message may be taken; None if not even that."""
+        if self._outputs.blocked:
+            crowded = self.dispatch.crowded or self._overdrawn() >= self._overdraft
+            return None if crowded else True
+        self._waiting = None
+        if self.dispatch.paused:
+            return None if self.dispatch.crowded else True
+        return bool(self._holds)
 
     def _only_control(self) -> bool:
         """Whether data must wait, for credit or for a generator that does."""
@@ -285,20 +292,22 @@ class Work:
         turn: or it would take all the credit there ever is.
         """
         self.look_at_credit()
-        if not self.drive() and self._feed is None and self._has_room():
-            only_control = self._only_control()
-            channel = self._plane.inbound.ready.pop(only_control=only_control)
-            if channel is not None:
-                self.take(channel, only_control=only_control)
+        if not self.drive() and self._feed is None:
+            only_control = self._choice()
+            if only_control is not None:
+                channel = self._plane.inbound.ready.pop(only_control=only_control)
+                if channel is not None:
+                    self.take(channel, only_control=only_control)
         self.tick()
 
     def look_at_credit(self) -> None:
         """Notice whether what the last tick emitted has got its credit; once a step, first."""
-        self._ticks.owes = self._ticks.owes and self._outputs.blocked
+        if self._ticks.owes:
+            self._ticks.owes = self._outputs.blocked
 
     def drive(self) -> bool:
         """Go on with a paused generator, or pull the source; return whether it did either."""
-        if self.resume():
+        if self.dispatch.paused and self.resume():
             return True
         if self._feed is None or self._waits():
             return False
@@ -306,15 +315,11 @@ class Work:
         return True
 
     def _overdrawn(self) -> int:
-        """Return how many messages were emitted without credit since credit ran out.
+        """Return how many messages were emitted without credit since it ran out; it has.
 
         That is what control messages emit: data waits meanwhile. Bounded, or memory would not be.
         """
-        outputs = self._outputs
-        if not outputs.blocked:
-            self._waiting = None
-            return 0
-        waiting = outputs.waiting
+        waiting = self._outputs.waiting
         if self._waiting is None or waiting < self._waiting:
             self._waiting = waiting
         return waiting - self._waiting
@@ -336,7 +341,9 @@ class Work:
         else:
             alone = self._only_control() if only_control is None else only_control
             with self._code:
-                self.dispatch.turn(channel, most=1 if alone else MAX_TURN)
+                self.dispatch.run(channel, most=1 if alone else MAX_TURN)
+            self._plane.flush()  # what waits for it comes before what is only counted
+            self.dispatch.settle()
         self._plane.inbound.offer(channel)
 
     def _start_tasks(self, channel: InChannel) -> None:
@@ -403,6 +410,8 @@ class Work:
     def tick(self) -> None:
         """Call ``on_tick`` if it is due."""
         ticks, edges = self._ticks, self._outputs.edges
+        if not ticks.ticking:
+            return
         ticks.owes = ticks.owes or any(handling is None for _, handling in self.dispatch.paused)
         if not ticks.due(monotonic_ns() / 1e9):
             return

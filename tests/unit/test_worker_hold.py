@@ -11,6 +11,7 @@ from loguru import logger
 from dflow import Graph, Input, Node, Output, Priority, sink, source
 from dflow.graph.plan import WorkerId
 from dflow.transport.endpoint import close_context
+from dflow.transport.link import OutLink
 from dflow.wire.codec import Codec
 from dflow.wire.frames import pack_batch, pack_end, parse
 from dflow.worker.context import Context
@@ -61,6 +62,19 @@ class Subject(Node):
         self.seen.append(("tick", 0))
 
 
+class Nowhere(OutLink):
+    """A connection to nobody."""
+
+    def __init__(self) -> None:
+        """Connect to nothing."""
+
+    def send(self, frame: bytes) -> None:
+        """Forget ``frame``."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 class Bench:
     """The work of one node; the test plays the rest of the worker."""
 
@@ -73,6 +87,8 @@ class Bench:
             edge_key=graph.edge_key,
             on_violation=pytest.fail,
         )
+        numbers = [n for edge in self.plane.outbound.edges for n in edge.channels]
+        self.plane.outbound.links |= dict.fromkeys(numbers, Nowhere())
         self.pulse = Pulse(unheard(), b"x", stats_interval_s=1, remote=False)
         self.node: Any = graph.nodes[name].fresh()
         ctx = Context(name, 0, "run-1", logger)
