@@ -26,6 +26,7 @@ __all__ = [
 
 DEFAULT_CAPACITY = 2048
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
+DEFAULT_SHM_BYTES = 10**9
 MAX_CAPACITY = 1 << 20
 MAX_REPLICAS = 256
 MAX_CONCURRENCY = 4096
@@ -189,7 +190,8 @@ class RunOptions:
     first process to all nodes ready. ``log``: ``"human"`` or ``"json"`` lines on stderr.
     ``check_types``: check every emitted value against its port's type. ``slots``: how many
     workers may compute at once before they take turns; ``None``: the cores this process may
-    use, and only workers of different bands take turns; 0: they never do.
+    use, and only workers of different bands take turns; 0: they never do. ``shm_bytes``: shared
+    memory each worker may make for large messages, ``512_000_000`` or ``"512MB"``; 0: none.
     """
 
     transport: str = "ipc"
@@ -201,6 +203,7 @@ class RunOptions:
     log_level: str = "INFO"
     check_types: bool = False
     slots: int | None = None
+    shm_bytes: int = DEFAULT_SHM_BYTES
 
     def __post_init__(self) -> None:
         _one_of("transport", self.transport, ("ipc", "tcp"))
@@ -216,6 +219,8 @@ class RunOptions:
             raise OptionError(f"check_types: expected True or False, got {self.check_types!r}")
         if self.slots is not None:
             _whole("slots", self.slots, 0, MAX_SLOTS)
+        if self.shm_bytes != 0 or isinstance(self.shm_bytes, bool):
+            object.__setattr__(self, "shm_bytes", parse_bytes(self.shm_bytes, "shm_bytes"))
 
     def updated(self, changes: Mapping[str, Any]) -> RunOptions:
         """Return a copy with ``changes``; an unknown option raises `OptionError`."""

@@ -131,11 +131,19 @@ class Run:
                 epoch=EPOCH,
                 endpoint=self._launched.endpoint,
                 run_dir=self._launched.run_dir,
-                code=GraphCode(Codec(graph.types()), graph.external_key, graph.merge),
+                code=GraphCode(
+                    Codec(graph.types()), graph.external_key, graph.merge, self._restore
+                ),
             )
         except BaseException:
             self._launched.kill()
             raise
+
+    def _restore(self, port: str) -> Callable[[Any], Any] | None:
+        """Return what makes large bytes that are read here what the output's annotation says."""
+        from dflow.wire.restoring import restorer
+
+        return restorer(self._graph.find_output(port).type)
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Exited) and event.worker == COORDINATOR:

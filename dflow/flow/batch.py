@@ -138,6 +138,11 @@ class Lane:
         return len(self.pending) >= self.mark or self.queued_bytes >= self.byte_mark
 
     @property
+    def heavy(self) -> bool:
+        """Whether the last chunk was of messages too large for a batch."""
+        return self._typical_bytes > MAX_BATCH_BYTES + 1
+
+    @property
     def waiting(self) -> int:
         """Messages not yet cut."""
         return len(self.pending) - self.head
@@ -254,7 +259,8 @@ class Lane:
         self.head += count
         self.flushed += count
         self.flushed_bytes += size
-        if 2 * self.head >= len(self.pending):  # amortised: long backlogs are not moved each time
+        # amortised: long backlogs are not moved each time; but what is large is let go of at once
+        if 2 * self.head >= len(self.pending) or size > MAX_BATCH_BYTES:
             head, self.head = self.head, 0
             del self.pending[:head]
 

@@ -28,12 +28,14 @@ class Handler:
     """What a worker calls for each message.
 
     ``is_async``: the call returns an awaitable, or with ``is_generator`` an async iterator.
-    ``is_generator``: it returns an iterator of values to emit.
+    ``is_generator``: it returns an iterator of values to emit. ``restore`` makes large bytes in a
+    message what the annotation says (`dflow.wire.restoring`).
     """
 
     call: Callable[[Any], Any]
     is_async: bool
     is_generator: bool
+    restore: Callable[[Any], Any] | None = None
 
     @classmethod
     def of(cls, call: Callable[[Any], Any], code: Callable[..., Any]) -> Handler:

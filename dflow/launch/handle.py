@@ -29,6 +29,7 @@ from dflow.options import RunOptions
 from dflow.report import RunReport, RunStatus
 from dflow.stats import NodeStats
 from dflow.transport.endpoint import connect_control, fresh_endpoint
+from dflow.transport.shm import SharedMemory
 from dflow.wire import control as c
 from dflow.worker.answering import withdraw
 from dflow.worker.faults import ErrorLog
@@ -41,6 +42,10 @@ _NOBODY_WAITS = 0
 IDLE_REPORT_S = 0.002
 LAST_WORDS_S = 0.1
 REPORT_S = 5.0
+
+
+def _never_warns(text: str) -> None:
+    """Memory that is only read is never short."""
 
 
 class Handle:
@@ -77,6 +82,7 @@ class Handle:
             edge_key=lambda index: None,  # this process is at the end of every planned edge
             on_violation=self._on_violation,
             codec=code.codec,
+            memory=SharedMemory(0, _never_warns) if options.transport == "ipc" else None,
         )
         self.changed = Condition(self.plane.lock)
         self._errors = ErrorLog()
@@ -229,7 +235,7 @@ class Handle:
                     return False
             self.plane.wakeup.set()  # to report what was taken
             with self._code.lock:
-                values.extend(piece.values(self._code.codec))
+                values.extend(piece.values(self._code.codec, self._code.restore(port)))
         return True
 
     def _keep_the_last(self) -> None:
@@ -282,6 +288,7 @@ class Handle:
                     self.changed.notify_all()
                 if monotonic_ns() >= next_stats:
                     next_stats = monotonic_ns() + int(STATS_S * 1e9)
+                    plane.sweep(next_stats)
                     self._outbox += (c.Stats(self._stats()), c.StatusRequest(_NOBODY_WAITS))
                 while self._outbox:
                     self._dealer.send(c.encode(self._outbox.popleft()))

@@ -12,7 +12,9 @@ from typing import Any
 
 from dflow.clock import wall_ns
 from dflow.flow.in_edge import Batch, InChannel
+from dflow.wire.buffers import LARGE_BYTES
 from dflow.wire.codec import Codec
+from dflow.wire.restoring import Restore
 
 __all__ = ["Piece", "next_piece"]
 
@@ -25,12 +27,14 @@ class Piece:
     begin: int
     end: int
 
-    def values(self, codec: Codec) -> list[Any]:
-        """Return the messages; raises `DecodeError`."""
+    def values(self, codec: Codec, restore: Restore | None = None) -> list[Any]:
+        """Return the messages, large bytes as ``restore`` makes them; raises `DecodeError`."""
         batch = self.batch
         if batch.values is None:
-            batch.values = codec.decode_batch(batch.body, batch.count, batch.buffers)
-            batch.body, batch.buffers = None, ()
+            values = codec.decode_batch(batch.body, batch.count, batch.buffers)
+            if restore is not None and batch.size_bytes > LARGE_BYTES:
+                values = [restore(value) for value in values]
+            batch.values, batch.body, batch.buffers = values, None, ()
         return batch.values[self.begin : self.end]
 
 

@@ -19,6 +19,7 @@ from dflow.errors import NodeEnded, OptionError, PortError
 from dflow.flow.queue_edge import Place, QueueEdge
 from dflow.graph.plan import Plan
 from dflow.wire.codec import Codec
+from dflow.wire.restoring import Restore
 from dflow.worker.outbound import Merge
 from dflow.worker.plane import DataPlane
 
@@ -34,13 +35,14 @@ Key = Callable[[Any], Any]
 class GraphCode:
     """What of the graph's code runs in the launching process.
 
-    ``key(node, port)`` and ``merge(edge id)`` return functions, or None. ``lock``: a codec serves
-    one thread at a time.
+    ``key(node, port)``, ``merge(edge id)`` and ``restore(results port)`` return functions, or None.
+    ``lock``: a codec serves one thread at a time.
     """
 
     codec: Codec
     key: Callable[[str, str], Key | None]
     merge: Callable[[str], Merge | None]
+    restore: Callable[[str], Restore | None] = lambda port: None
     lock: Lock = field(default_factory=Lock)
 
 

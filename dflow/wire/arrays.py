@@ -17,11 +17,11 @@ from math import prod
 from typing import Any
 
 from dflow.errors import DecodeError, EncodeError
-from dflow.wire.buffers import LARGE_BYTES, Buffer
+from dflow.wire.buffers import LARGE_BYTES, Buffer, Memory
 from dflow.wire.large import Beside
 from dflow.wire.values import ARRAY, SCALAR
 
-__all__ = ["array_in", "is_array_type", "numpy_writer", "read_array", "read_scalar"]
+__all__ = ["is_array_type", "new_array", "numpy_writer", "read_array", "read_scalar"]
 
 _MAX_DTYPE_DEPTH = 16
 
@@ -47,9 +47,20 @@ def is_array_type(kind: type) -> bool:
     return np is not None and issubclass(kind, np.ndarray)
 
 
-def array_in(memory: memoryview, shape: Any, dtype: Any) -> Any:
-    """Return the array over the first bytes of ``memory``."""
-    return _numpy().ndarray(shape, dtype, buffer=memory)
+def new_array(memory: Memory | None, shape: int | tuple[int, ...], dtype: Any) -> Any:
+    """Return a new array in ``memory`` if it is large and there is room, else an ordinary one."""
+    try:
+        import numpy as np
+    except ImportError:
+        raise EncodeError("allocate: expected numpy; pip install 'dflow[numpy]'") from None
+    kind = np.dtype(dtype)
+    if kind.hasobject:
+        raise EncodeError(f"allocate: expected a dtype without Python objects, got {kind}")
+    size_bytes = prod(shape if isinstance(shape, tuple) else (shape,)) * kind.itemsize
+    room = None
+    if memory is not None and size_bytes >= LARGE_BYTES:
+        room = memory.allocate(size_bytes)
+    return np.empty(shape, kind) if room is None else np.ndarray(shape, kind, buffer=room)
 
 
 @lru_cache(maxsize=256)

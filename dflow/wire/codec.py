@@ -26,28 +26,10 @@ from dflow.wire.buffers import LARGE_BYTES, Memory, Parcel
 from dflow.wire.careful import CarefulPacker, describe_unsendable
 from dflow.wire.extensions import EXT_HEADS, ext_types_made
 from dflow.wire.frames import MAX_MESSAGE_BYTES
-from dflow.wire.large import (
-    Beside,
-    LargePacker,
-    LargePart,
-    Lifted,
-    find_buffer,
-    may_hold_large,
-    read_view,
-)
+from dflow.wire.large import Beside, LargePacker, LargePart, Lifted, large_readers, may_hold_large
 from dflow.wire.types import ClassCodec, class_codec, registered
 from dflow.wire.unpack import make_unpackers, require_whole, split_batch
-from dflow.wire.values import (
-    ARRAY,
-    BUFFER,
-    LEAVES,
-    MARK_BYTE,
-    READERS,
-    SCALAR,
-    TUPLE,
-    VIEW,
-    WRITERS,
-)
+from dflow.wire.values import ARRAY, LEAVES, MARK_BYTE, READERS, SCALAR, TUPLE, WRITERS
 
 __all__ = ["Codec"]
 
@@ -63,12 +45,13 @@ class Codec:
     ``encode(value)`` returns bytes, a `Parcel` if there are large parts, and raises `EncodeError`
     with the path to what cannot travel; a codec stays usable after any error. Large parts are
     written to ``memory`` if there is any. ``pack`` is the C function below it, for loops that
-    should not call Python for each message: what it returns is right unless the codec is `wary` or
-    it is larger than `LARGE_BYTES`; whatever it raises, ``encode`` is to be asked. It is another
-    function while large messages come.
+    should not call Python for each message: what it returns is right unless the codec is `wary`,
+    and whatever it raises, ``encode`` is to be asked. (If it leaves large bytes in a message they
+    are taken out when it is decoded; messages of such a size should go through ``encode``.)
     """
 
     pack: Callable[[Any], bytes]
+    _looking: bool
 
     def __init__(self, types: Iterable[type] = (), memory: Memory | None = None) -> None:
         self._beside = beside = Beside(memory)
@@ -88,8 +71,7 @@ class Codec:
         readers = {
             ARRAY.code: read_array,
             SCALAR.code: read_scalar,
-            VIEW.code: read_view,
-            BUFFER.code: lambda parts: find_buffer(parts, self._received),
+            **large_readers(lambda: self._received),
             **READERS,
         }
         self._unpack, self._unpack_marked = make_unpackers(readers, self._read_class)
@@ -142,7 +124,14 @@ class Codec:
             values = self._decode_again(data, error)
         if type(values) is not list or len(values) != count:
             raise DecodeError(f"batch: expected an array of {count} payloads, got another")
+        if len(data) > LARGE_BYTES and not self._received and may_hold_large(bytes(data)):
+            return self._taken_out(values)
         return values
+
+    def _taken_out(self, values: list[Any]) -> list[Any]:
+        """Return the same with large bytes where they arrive otherwise: as memoryviews."""
+        codec = self.twin()
+        return [codec.decode(codec.encode(value)) for value in values]
 
     def decode_each(
         self, body: bytes | memoryview, count: int, buffers: Sequence[Any] = ()
@@ -194,12 +183,12 @@ class Codec:
         return write(value)
 
     def _pack_plainly(self) -> None:
-        self.pack = self._new_packer().pack
+        self.pack, self._looking = self._new_packer().pack, False
 
     @property
     def wary(self) -> bool:
         """Whether ``pack`` alone may not be trusted, so that each message needs ``encode``."""
-        return bool(ext_types_made)
+        return self._looking or bool(ext_types_made)
 
     def encode(self, value: Any) -> bytes:
         """Return the bytes of ``value``; raises `EncodeError` with the path to the culprit."""
@@ -213,16 +202,19 @@ class Codec:
             return self._checked(value, data)
         return data
 
+    def expect_large(self) -> None:
+        """Look for large parts in the messages to come, as after one was met."""
+        self.pack, self._looking = self._large.pack, True
+
     def _encode_large(self, value: Any) -> bytes:
-        self.pack = self._large.pack
+        self.expect_large()
         return self.encode(value)
 
     def _checked(self, value: Any, data: bytes) -> bytes:
         if len(data) > LARGE_BYTES and type(data) is bytes:
-            plain = self.pack != self._large.pack
-            if plain and may_hold_large(data):
+            if not self._looking and may_hold_large(data):
                 return self._encode_large(value)
-            if len(data) > _KEPT_BUFFER and plain:
+            if len(data) > _KEPT_BUFFER and not self._looking:
                 self._pack_plainly()  # the old packer would keep a buffer of this size
             if len(data) > MAX_MESSAGE_BYTES:
                 raise EncodeError(
@@ -272,6 +264,8 @@ class Codec:
                     "class in a port's annotation or decorate it with @dflow.register_type"
                 )
             self._add(codec)
+        if self._received and codec.restore is not None:
+            codec.restore(values)
         return codec.build(values)
 
     def _decode_again(self, data: Any, error: Exception) -> Any:

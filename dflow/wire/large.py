@@ -41,6 +41,7 @@ __all__ = [
     "address_of",
     "find_buffer",
     "is_large",
+    "large_readers",
     "lift",
     "may_hold_large",
     "read_view",
@@ -298,6 +299,16 @@ def find_buffer(parts: list[Any], buffers: Sequence[Any]) -> memoryview:
         raise buffer
     view: memoryview = buffer
     return view
+
+
+def large_readers(
+    received: Callable[[], Sequence[Any]],
+) -> dict[int, Callable[[list[Any]], Any]]:
+    """Return what reads large parts: code of the mark -> reader of the elements after it.
+
+    ``received`` returns the buffers of the message at hand.
+    """
+    return {BUFFER.code: lambda parts: find_buffer(parts, received()), VIEW.code: read_view}
 
 
 class _PyBuffer(ctypes.Structure):

@@ -4,8 +4,9 @@ Only classes that a graph's port annotations or `register_type` name are encoded
 a peer can never make a worker import, look up or construct anything else. An instance is
 rebuilt from its fields without calling ``__init__``, ``__post_init__`` or ``__new__`` of the
 user's class, so decoding has no side effects and what arrives is what was emitted, not what
-a constructor would make of it. Enum members are looked up by name. (Fields are not checked
-against their annotations here; `run(check_types=True)` does that at emit.)
+a constructor would make of it: but for large bytes, which arrive as memoryviews unless the field's
+annotation says bytes (`dflow.wire.restoring`). Enum members are looked up by name. (Fields are not
+checked against their annotations here; `run(check_types=True)` does that at emit.)
 
 On the wire an instance is ``[<CLASS>, wire name, field, …]``. The functions that write and
 build a dataclass are compiled for its fields, as `dataclasses` compiles ``__init__``: three
@@ -16,10 +17,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from dflow.errors import DecodeError, EncodeError
+from dflow.wire.restoring import restorer
 from dflow.wire.values import CLASS
 
 __all__ = [
@@ -43,6 +46,7 @@ class ClassCodec(NamedTuple):
 
     ``write(value)`` returns ``[CLASS, name, part, …]`` and ``build(that)`` undoes it, or raises
     `DecodeError` if the parts do not fit. ``steps`` name the parts in the path of an error.
+    ``restore(parts)`` makes the parts what the fields' annotations say, if any says bytes.
     """
 
     cls: type
@@ -50,6 +54,7 @@ class ClassCodec(NamedTuple):
     steps: tuple[str, ...]
     write: Callable[[Any], list[Any]]
     build: Callable[[list[Any]], Any]
+    restore: Callable[[list[Any]], None] | None = None
 
 
 def wire_name(cls: type) -> str:
@@ -131,7 +136,25 @@ def _named_tuple(cls: Any) -> ClassCodec:
             raise _misfit(name, f"{size - 2} fields")
         return new(cls, values[2:])
 
-    return ClassCodec(cls, name, cls._fields, lambda value: [CLASS, name, *value], build)
+    restore = _restore(cls, cls._fields)
+    return ClassCodec(cls, name, cls._fields, lambda value: [CLASS, name, *value], build, restore)
+
+
+def _restore(cls: Any, fields: tuple[str, ...]) -> Callable[[list[Any]], None] | None:
+    """Return what makes parts of an instance what the annotations of its ``fields`` say."""
+    try:
+        hints = typing.get_type_hints(cls, include_extras=True)
+    except Exception:  # noqa: BLE001  # evaluating a user's text may raise anything
+        return None
+    found = [(at + 2, restorer(hints.get(field))) for at, field in enumerate(fields)]
+    wanted = [(at, part) for at, part in found if part is not None]
+
+    def restore(values: list[Any]) -> None:
+        for at, part in wanted:
+            if at < len(values):
+                values[at] = part(values[at])
+
+    return restore if wanted else None
 
 
 _DATACLASS_CODE = """
@@ -174,4 +197,5 @@ def _dataclass(cls: Any) -> ClassCodec:
         "put": object.__setattr__,
     }
     exec(code, space)
-    return ClassCodec(cls, name, fields, space["write"], space["build"])
+    restore = _restore(cls, fields)
+    return ClassCodec(cls, name, fields, space["write"], space["build"], restore)

@@ -19,6 +19,7 @@ from dflow.flow.local_edge import LocalEdge, refuse_generator
 from dflow.flow.out_edge import OutEdge
 from dflow.graph.checking import checker
 from dflow.message import Headers
+from dflow.wire.arrays import new_array
 from dflow.worker.handling import Handling, current_task
 from dflow.worker.offering import Offering, refuse_id
 from dflow.worker.ordered import InOrder, Order
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from loguru import Logger
 
     from dflow.graph.node import Node
+    from dflow.wire.buffers import Memory
     from dflow.wire.codec import Codec
     from dflow.worker.plane import DataPlane
 
@@ -73,14 +75,23 @@ class Context:
 
     ``node``, ``replica``, ``run_id`` name the place; ``log`` is a loguru logger with the
     three bound; ``metrics`` are the node's own numbers; ``headers`` describe the batch the
-    message at hand came in (None in a source or a hook); ``stopping`` turns true when the
+    message at hand came in (None in a source or a hook); ``allocate`` makes arrays that are emitted
+    without a copy; ``stopping`` turns true when the
     run was asked to drain, so that a long-running source can end by itself; ``cancelled`` turns
     true when the message at hand is no longer wanted.
     """
 
     __dflow_context__: ClassVar[bool] = True
     __slots__ = (
-        "_emitters", "_handling", "_stopping", "log", "metrics", "node", "replica", "run_id",
+        "_emitters",
+        "_handling",
+        "_memory",
+        "_stopping",
+        "log",
+        "metrics",
+        "node",
+        "replica",
+        "run_id",
         "watched",
     )  # fmt: skip
 
@@ -94,6 +105,7 @@ class Context:
         self._stopping = False
         self._emitters: dict[str, Emit] = {}
         self._handling: Callable[[], Handling | None] = lambda: None
+        self._memory: Memory | None = None
 
     @property
     def headers(self) -> Headers | None:
@@ -131,6 +143,20 @@ class Context:
     def attach(self, emitters: dict[str, Emit]) -> None:
         """Connect `emit` to the outputs; dflow calls this once, before `on_start`."""
         self._emitters = emitters
+
+    def share(self, memory: Memory | None) -> None:
+        """Learn where `allocate` gets its memory; dflow calls this once."""
+        self._memory = memory
+
+    def allocate(self, shape: int | tuple[int, ...], dtype: Any = "u1") -> Any:
+        """Return a new numpy array that is emitted without being copied; never blocks.
+
+        Its contents are arbitrary: write all of it, then emit it or a contiguous part of it, which
+        makes it read-only. It lies in shared memory, unless it is small, or there is no more
+        room (`RunOptions.shm_bytes`), or no shared memory at all: then it is an ordinary array, and
+        is copied when it is emitted. Raises `EncodeError` for a dtype with Python objects.
+        """
+        return new_array(self._memory, shape, dtype)
 
     def emit(self, value: Any, port: str = "out", *, id: str | None = None) -> None:
         """Emit ``value`` on the output ``port``; never blocks.

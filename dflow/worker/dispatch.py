@@ -18,6 +18,7 @@ from dflow.clock import monotonic_ns, wall_ns
 from dflow.errors import DecodeError
 from dflow.flow.in_edge import LOST, Batch, InChannel
 from dflow.message import Priority
+from dflow.wire.buffers import LARGE_BYTES
 from dflow.worker.context import current_headers
 from dflow.worker.emitting import ALL, ReturnedGenerator, emit_results
 from dflow.worker.faults import Interrupted
@@ -196,6 +197,8 @@ class Dispatcher:
                 batch.values = values = self._codec.decode_batch(
                     batch.body, batch.count, batch.buffers
                 )
+                if batch.size_bytes > LARGE_BYTES:
+                    batch.values = values = self._restored(channel, values)
             except DecodeError as error:
                 batch.values = values = self._salvage(channel, batch, error)
                 if self._gate.shut:
@@ -303,6 +306,11 @@ class Dispatcher:
                 if self._gate.shut:
                     return False
                 # only that value is lost; if the generator itself raised, it has no next one
+
+    def _restored(self, channel: InChannel, values: list[Any]) -> list[Any]:
+        """Make large bytes what the handler's annotation says."""
+        restore = self._handlers[channel.port].restore
+        return values if restore is None else [restore(value) for value in values]
 
     def _failed(self, error: BaseException, where: str) -> None:
         self.errors += 1

@@ -115,6 +115,8 @@ def emit_directly(
             with direct.lock:
                 wanted = lane.settle()
         left -= len(taken)
+        if lane.heavy and not codec.wary:
+            codec.expect_large()
         if wanted:
             direct.attend()
         if whole and len(taken) < chunk == len(steps):

@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from dflow.broker.turns import niceness_of
@@ -18,6 +18,7 @@ from dflow.graph.plan import Plan, WorkerId
 from dflow.options import NodeOptions, RunOptions
 from dflow.telemetry.logs import configure_worker
 from dflow.transport.endpoint import close_context, fresh_endpoint, is_tcp, local_address_towards
+from dflow.transport.shm import SharedMemory
 from dflow.wire import control as c
 from dflow.wire.codec import Codec
 from dflow.worker.context import Context
@@ -126,12 +127,18 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
 
     worker = config.worker
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    configure_worker(pulse.post_log, worker, config.run_id, config.options.log_level)
+    options = config.options
+    configure_worker(pulse.post_log, worker, config.run_id, options.log_level)
     members = config.plan.members(worker)
     contexts = [
         Context(m.node, m.replica, config.run_id, logger.bind(node=m.node)) for m in members
     ]
-    codec = Codec(config.graph.types())
+    warn = contexts[0].log.warning
+    on_host = _data_host(config) is None
+    memory = SharedMemory(options.shm_bytes, partial(warn, "{}")) if on_host else None
+    for ctx in contexts:
+        ctx.share(memory)
+    codec = Codec(config.graph.types(), memory)
     plane = DataPlane(
         config.plan,
         worker,
@@ -141,6 +148,7 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
         on_violation=lambda text: loop.violated(text),
         codec=codec,
         edge_merge=config.graph.merge,
+        memory=memory,
     )
     nodes: list[Node] = []
     for ctx in contexts:
@@ -151,12 +159,12 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
             return _unmade(pulse, failed)
     try:
         by_band = niceness_of(config.plan, worker)
-        _place([node.node_options for node in nodes], by_band, contexts[0].log.warning)
+        _place([node.node_options for node in nodes], by_band, warn)
         be_prompt()
     except StartError as error:
         return _unmade(pulse, c.Failed("options", str(error), ""))
     events = cache(EventLoop)
-    checks = config.options.check_types
+    checks = options.check_types
     works = [
         Work(node, ctx, plane, pulse, codec, check_types=checks, events=events)
         for node, ctx in zip(nodes, contexts, strict=True)
@@ -209,12 +217,18 @@ def _leave(reason: str) -> int:
 
 
 def _endpoints(config: WorkerConfig) -> Callable[[], str]:
+    host = _data_host(config)
+    return lambda: fresh_endpoint(config.run_dir, host)
+
+
+def _data_host(config: WorkerConfig) -> str | None:
+    """Return the address that data sockets are bound to; None: they are of this host only."""
     host = config.bind_host
     if host is None and config.options.transport == "tcp":
         host = "127.0.0.1"
     if host is None and is_tcp(config.coordinator):
         host = local_address_towards(config.coordinator)
-    return lambda: fresh_endpoint(config.run_dir, host)
+    return host
 
 
 def _interrupter(pulse: Pulse) -> Callable[[], None]:

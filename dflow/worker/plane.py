@@ -35,6 +35,8 @@ NOTHING: Mapping[str, NodeStats] = MappingProxyType({})
 
 _STEPS = list(range(MAX_BATCH))
 
+SWEEP_NS = 1_000_000_000
+
 FRESHEN_NS = 3_000_000
 """How long a node waits for what is newer: its sender may look at credit every ms only."""
 
@@ -107,6 +109,7 @@ class DataPlane:
     ) -> None:
         self.plan = plan
         self.memory = memory
+        self._swept_ns = 0
         self.lock = Lock()
         self.gate = Gate()
         self.poller = Poller()
@@ -234,6 +237,15 @@ class DataPlane:
             fused=fused,
             delayed_ns=delayed_ns(),
         )
+
+    def sweep(self, now: int) -> None:
+        """Let go of shared memory of others that is not used any more; call it now and then.
+
+        From any thread; ``now`` is the monotonic clock.
+        """
+        if self.memory is not None and now - self._swept_ns > SWEEP_NS:
+            self._swept_ns = now
+            self.memory.sweep()
 
     def _metrics(self) -> dict[str, float]:
         """Return the numbers of dflow's own that appear among a node's, those that are not 0."""

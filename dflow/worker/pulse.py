@@ -300,6 +300,8 @@ class Pulse:
             self._socket.send(c.encode(c.Log("WARNING", wall_s(), text, __name__, 0, {})))
 
     def _report(self) -> None:
+        if self._plane is not None:
+            self._plane.sweep(monotonic_ns())
         if self._collect is not None:
             self._socket.send(c.encode(c.Stats(self._collect().to_wire())))
         else:

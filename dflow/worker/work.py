@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from dflow.errors import PortError
 from dflow.flow.queue_edge import QueueEdge
 from dflow.message import Priority
 from dflow.stats import NodeStats, WorkerStats
+from dflow.wire.restoring import restorer
 from dflow.worker.aio import AsyncRunner
 from dflow.worker.context import (
     Context,
@@ -38,7 +40,7 @@ from dflow.worker.user_code import UserCode
 
 if TYPE_CHECKING:
     from dflow.flow.in_edge import InChannel
-    from dflow.graph.node import Node
+    from dflow.graph.node import Handler, Node
     from dflow.wire.codec import Codec
     from dflow.worker.plane import DataPlane
     from dflow.worker.pulse import Pulse
@@ -77,7 +79,7 @@ class Work:
         self._closing = False
         self._waiting: int | None = None
         self._overdraft = min((e.capacity for e in plane.plan.out_edges(ctx.node)), default=1)
-        self._handlers = {port: node.bind(port, ctx) for port in node.inputs}
+        self._handlers = _bind_inputs(node, ctx)
         self._order = self._make_order()
         order = self._order
         emitters = make_emitters(node, plane, codec, check_types=check_types, order=order)
@@ -476,3 +478,11 @@ class Work:
     def stats(self) -> WorkerStats:
         """Return every counter; exact when called by the main thread."""
         return self._plane.stats(self.node_stats())
+
+
+def _bind_inputs(node: Node, ctx: Context) -> dict[str, Handler]:
+    """Return what handles each input, with large bytes as its annotation says."""
+    return {
+        name: replace(node.bind(name, ctx), restore=restorer(port.type))
+        for name, port in node.inputs.items()
+    }
