@@ -1,0 +1,1 @@
+"""Benchmarks against what one would use instead; see `benchmarks.peers.__main__`."""
