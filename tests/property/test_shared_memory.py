@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import random
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,7 @@ pytestmark = pytest.mark.skipif(not is_supported(), reason="needs memfd and lock
 
 LIMIT = 1 << 20
 PARTICIPANTS = 4
+STEPS = 3_000
 STEP_BYTES = 997  # a prime: what is compared is spread over all pages
 sizes = st.sampled_from([1, 5_000, 65_536, 100_000, 300_000])
 
@@ -182,3 +185,36 @@ class Sharing(RuleBasedStateMachine):
 
 TestSharing = Sharing.TestCase
 TestSharing.settings = settings(max_examples=80, stateful_step_count=50)
+
+
+def test_a_long_walk(request: pytest.FixtureRequest) -> None:
+    """Thousands of steps in one go; Hypothesis makes many short ones."""
+    seed = int(request.config.getoption("hypothesis_seed"))
+    walk, chance, shown = Sharing(), random.Random(seed), deque[Any](maxlen=100)
+    try:
+        for _ in range(STEPS):
+            held = chance.choice([*walk.held, None])
+            who = chance.randrange(PARTICIPANTS)
+            step = chance.random()
+            if held is None or step < 0.25:
+                walk.write(who, chance.choice([1, 5_000, 65_536, 100_000, 300_000]))
+            elif step < 0.4 and held.who >= 0:
+                walk.lend(held, who)
+                shown.append(walk.show(held, chance.randrange(5_000)))
+            elif step < 0.6 and shown:
+                walk.borrow(who, chance.choice(shown))
+            elif step < 0.9 or len(walk.held) > 20:
+                walk.let_go(held)
+            elif step < 0.95:
+                walk.drop_in_a_cycle(held)
+            elif step < 0.97:
+                walk.collect()
+            elif step < 0.99:
+                walk.sweep(who)
+            else:
+                walk.end(who)
+            walk.every_view_is_right()
+            walk.memory_is_bounded()
+    finally:
+        walk.teardown()
+    assert walk.written > STEPS / 10
