@@ -24,6 +24,7 @@ from dflow.graph.ports import (
     BoundOutput,
     Input,
     Output,
+    UnknownPort,
     the_only,
     unknown_port,
 )
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from dflow.graph.subgraph import Subgraph
 
-__all__ = ["HOOKS", "RESERVED", "Handler", "Node"]
+__all__ = ["HOOKS", "RESERVED", "Handler", "Node", "look_up_plainly", "unknown_attribute"]
 
 HOOKS = ("on_start", "on_tick", "on_end", "on_stop")
 RESERVED = frozenset(
@@ -174,8 +175,7 @@ class Node(Chainable):
         def __getattr__(self, name: str) -> Any:
             if hasattr(type(self), name):  # a property raised AttributeError: let it say why
                 return object.__getattribute__(self, name)
-            ports = (*type(self)._inputs, *type(self)._outputs)
-            raise unknown_port(type(self).__name__, name, ports)
+            raise unknown_attribute(self, name)
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name}>"
@@ -274,3 +274,21 @@ def valid_part(name: str) -> str:
     """Return ``name`` with everything replaced that a node's name may not contain."""
     cleaned = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")
     return cleaned if cleaned[:1].isalpha() else f"node_{cleaned}".rstrip("_")
+
+
+def unknown_attribute(node: Node, name: str) -> UnknownPort:
+    """Return the error for an attribute ``node`` does not have; it names the ports there are."""
+    cls = type(node)
+    return unknown_port(cls.__name__, name, (*cls._inputs, *cls._outputs))
+
+
+def look_up_plainly() -> None:
+    """Look attributes of nodes up at full speed, in a process that only runs them; idempotent.
+
+    `Node` answers a misspelt port with a hint. For that it has a ``__getattr__``, and the
+    interpreter does not speed up ``self.count`` for such a class: 50 ns each time in a handler.
+    Without it a misspelt name raises a plain AttributeError, for which `unknown_attribute` has the
+    hint.
+    """
+    if "__getattr__" in vars(Node):
+        del Node.__getattr__  # type: ignore[attr-defined]  # hidden from type checkers

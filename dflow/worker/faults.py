@@ -12,6 +12,8 @@ from typing import Any
 
 import msgpack
 
+from dflow.graph.node import Node, unknown_attribute
+
 __all__ = ["ErrorLog", "Interrupted", "describe", "place_of", "user_traceback"]
 
 _NOT_THE_USERS = (
@@ -39,11 +41,21 @@ def describe(error: BaseException, returned_by: str = "") -> str:
     function that did so, ``returned_by`` (`place_of`), stands in.
     """
     frames = _user_frames(error)
-    text = f"{type(error).__name__}: {error}"
+    said = _with_hint(error)
+    text = f"{type(said).__name__}: {said}"
     if frames:
         last = frames[-1]
         return f"{text} ({last.filename}:{last.lineno} in {last.name})"
     return f"{text} (emitted by {returned_by})" if returned_by else text
+
+
+def _with_hint(error: BaseException) -> BaseException:
+    """Return the error that names a node's ports, for an attribute that the node does not have."""
+    if not isinstance(error, AttributeError) or not isinstance(error.obj, Node):
+        return error
+    name = error.name or ""
+    known = hasattr(type(error.obj), name)  # then a property raised it
+    return error if known else unknown_attribute(error.obj, name)
 
 
 def place_of(call: Any) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from dflow.broker.turns import niceness_of
 from dflow.errors import GraphError, StartError
+from dflow.graph.node import look_up_plainly
 from dflow.graph.plan import Plan, WorkerId
 from dflow.options import NodeOptions, RunOptions
 from dflow.telemetry.logs import configure_worker
@@ -150,6 +151,7 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
         edge_merge=config.graph.merge,
         memory=memory,
     )
+    look_up_plainly()
     nodes: list[Node] = []
     for ctx in contexts:
         try:

@@ -10,7 +10,9 @@ from types import CodeType
 
 import pytest
 
-from dflow.errors import EncodeError
+from dflow import Node, Output
+from dflow.errors import EncodeError, PortError
+from dflow.graph.node import look_up_plainly
 from dflow.wire.codec import Codec
 from dflow.worker import faults
 from dflow.worker.faults import ErrorLog, describe, place_of, user_traceback
@@ -102,3 +104,33 @@ def test_an_error_without_a_line_of_the_users_names_who_emitted_the_value() -> N
     error = EncodeError("payload: expected data, got object")
     assert describe(error, "a.py:3 in f").endswith("got object (emitted by a.py:3 in f)")
     assert describe(error).endswith("got object")
+
+
+class Camera(Node):
+    """Has a port to misspell."""
+
+    frames = Output(int)
+
+    @property
+    def size(self) -> int:
+        """Fail as a property may."""
+        return self.lens  # type: ignore[attr-defined,no-any-return]  # there is none
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look attributes up as a worker does, for one test."""
+    monkeypatch.delattr(Node, "__getattr__")
+    look_up_plainly()  # again: harmless
+
+
+@pytest.mark.usefixtures("plain")
+@pytest.mark.parametrize(
+    ("attribute", "expected"),
+    [("framse", "did you mean 'frames'"), ("size", "lens"), ("_model", "_model")],
+)
+def test_a_misspelt_port_gets_its_hint_where_nodes_run(attribute: str, expected: str) -> None:
+    with pytest.raises(AttributeError) as raised:
+        getattr(Camera(), attribute)
+    assert expected in describe(raised.value)
+    assert not isinstance(raised.value, PortError)
