@@ -14,8 +14,9 @@ import argparse
 import json
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,64 +24,82 @@ from typing import Any
 import psutil
 
 from benchmarks.peers.environment import ROOT, commit, install, machine, versions
-from benchmarks.peers.measuring import Failed, measure
+from benchmarks.peers.measuring import Failed, loopback_only, measure
 from benchmarks.peers.registry import PEERS, Peer
 from benchmarks.peers.table import print_rows
 from benchmarks.peers.verdict import Round, summary
 from benchmarks.peers.work import WARM_UP, WORKS
 
-LIMIT_S = 45.0
+LIMIT_S = 60.0
 BUSY_SAMPLE_S = 0.2
+
+
+@dataclass(slots=True)
+class Found:
+    """What was measured, by adapter and work, and how busy the machine was before each."""
+
+    rounds: dict[str, dict[str, list[Round]]] = field(default_factory=lambda: defaultdict(dict))
+    failures: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    busy: list[float] = field(default_factory=list)
 
 
 def main() -> int:
     """Measure, print, write."""
     asked = _parser().parse_args()
     peers = [peer for peer in PEERS if not asked.only or peer.adapter in asked.only]
+    if asked.quick:
+        asked.rounds = 1
     began = time.monotonic()
     needed = any(not peer.own for peer in peers)
     python, missing = install(asked.venv) if needed else (Path(sys.executable), {})
-    rounds = 1 if asked.quick else asked.rounds
-    results: dict[str, dict[str, list[Round]]] = {peer.adapter: {} for peer in peers}
-    failures: dict[str, dict[str, str]] = {peer.adapter: {} for peer in peers}
-    busy: list[float] = []
-    for number, peer, work in _turns(peers, asked.work or WORKS, rounds):
+    found = Found()
+    for number, peer, work in _turns(peers, asked.work or WORKS, asked.rounds):
         if peer.package in missing:
-            failures[peer.adapter][work] = missing[peer.package]
-            continue
-        if work in failures[peer.adapter]:
-            continue
-        busy.append(psutil.cpu_percent(BUSY_SAMPLE_S) / 100)
-        interpreter = Path(sys.executable) if peer.own else python
-        at = time.monotonic()
-        try:
-            one = measure(interpreter, peer.adapter, work, _count(peer, work, asked), LIMIT_S)
-        except Failed as failed:
-            failures[peer.adapter][work] = str(failed)
-            print(f"{number} {peer.adapter} {work}: {failed}", flush=True)
-            continue
-        results[peer.adapter].setdefault(work, []).append(one)
-        print(
-            f"{number} {peer.adapter} {work}: {_short(work, one)} [{time.monotonic() - at:.1f} s]",
-            flush=True,
-        )
-    packages = sorted({peer.package for peer in peers if peer.package})
-    known = {**versions(python, packages), **versions(Path(sys.executable), ["dflow", "pyzmq"])}
-    document = {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": machine(),
-        "rounds": rounds,
-        "quick": bool(asked.quick or asked.count),
-        "took_s": round(time.monotonic() - began),
-        "others": {"median": round(sorted(busy)[len(busy) // 2], 3), "max": round(max(busy), 3)},
-        "peers": [
-            _row(peer, known, results[peer.adapter], failures[peer.adapter]) for peer in peers
-        ],
-    }
+            found.failures[peer.adapter][work] = missing[peer.package]
+        elif work not in found.failures[peer.adapter]:
+            told = _measure_one(found, peer, work, _count(peer, work, asked), python)
+            print(f"{number} {peer.adapter} {work}: {told}", flush=True)
+    document = _document(found, peers, asked, python)
+    document["took_s"] = round(time.monotonic() - began)
     asked.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print_rows(document)
     return 0
+
+
+def _measure_one(found: Found, peer: Peer, work: str, count: int, python: Path) -> str:
+    """Measure once, keep what came of it, and return a line about it."""
+    found.busy.append(psutil.cpu_percent(BUSY_SAMPLE_S) / 100)
+    began = time.monotonic()
+    try:
+        if peer.own:
+            one = measure(Path(sys.executable), peer.adapter, work, count, LIMIT_S)
+        else:
+            one = measure(python, peer.adapter, work, count, LIMIT_S, loopback_only())
+    except Failed as failed:
+        found.failures[peer.adapter][work] = str(failed)
+        return str(failed)
+    found.rounds[peer.adapter].setdefault(work, []).append(one)
+    return f"{_short(work, one)} [{time.monotonic() - began:.1f} s]"
+
+
+def _document(
+    found: Found, peers: list[Peer], asked: argparse.Namespace, python: Path
+) -> dict[str, Any]:
+    packages = sorted({peer.package for peer in peers if peer.package})
+    known = {**versions(python, packages), **versions(Path(sys.executable), ["dflow", "pyzmq"])}
+    busy = sorted(found.busy) or [0.0]
+    return {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": machine(),
+        "rounds": asked.rounds,
+        "quick": bool(asked.quick or asked.count),
+        "others": {"median": round(busy[len(busy) // 2], 3), "max": round(busy[-1], 3)},
+        "peers": [
+            _row(peer, known, found.rounds[peer.adapter], found.failures[peer.adapter])
+            for peer in peers
+        ],
+    }
 
 
 def _turns(

@@ -3,6 +3,8 @@
 Peers start processes of their own, some of them daemons. This process becomes the one that
 inherits what they orphan (Linux's child subreaper), so whatever lives after a measurement is a
 descendant, and is ended by its id. Home and temp directory are the measurement's own and removed.
+Where the system allows it, others' code runs in a network of its own that has loopback only: some
+peers listen on all addresses.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -24,7 +27,7 @@ from benchmarks.peers.environment import ROOT
 from benchmarks.peers.verdict import Round, judge
 from benchmarks.peers.work import Job
 
-__all__ = ["Failed", "measure"]
+__all__ = ["Failed", "loopback_only", "measure"]
 
 _PR_SET_CHILD_SUBREAPER = 36
 _GRACE_S = 3.0
@@ -37,15 +40,32 @@ class Failed(Exception):
     """A measurement has no result; the text says why."""
 
 
-def measure(python: Path, adapter: str, work: str, count: int, limit_s: float) -> Round:
-    """Run one adapter once and judge what its sinks saw; raises `Failed`."""
+@cache
+def loopback_only() -> tuple[str, ...]:
+    """Return what runs a command in a network of its own, or nothing where that is not allowed."""
+    inside = 'ip link set lo up && exec "$@"'
+    prefix = ("unshare", "--net", "--map-root-user", "sh", "-c", inside, "sh")
+    try:
+        done = subprocess.run([*prefix, "true"], capture_output=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    return prefix if done.returncode == 0 else ()
+
+
+def measure(
+    python: Path, adapter: str, work: str, count: int, limit_s: float, prefix: tuple[str, ...] = ()
+) -> Round:
+    """Run one adapter once and judge what its sinks saw; raises `Failed`.
+
+    ``prefix``: what starts the command, as `loopback_only` has it.
+    """
     _inherit_orphans()
     shared = _shared_files()
     with tempfile.TemporaryDirectory(prefix="peers", ignore_cleanup_errors=True) as folder:
         job = Job(work, count, folder)
         log = Path(folder, "log")
         try:
-            _run(python, adapter, job, log, limit_s)
+            _run([*prefix, str(python)], adapter, job, log, limit_s)
         finally:
             _end_descendants()
             _remove_shared(_shared_files() - shared)
@@ -55,7 +75,7 @@ def measure(python: Path, adapter: str, work: str, count: int, limit_s: float) -
         return judge(job, [json.loads(one.read_text(encoding="utf-8")) for one in found])
 
 
-def _run(python: Path, adapter: str, job: Job, log: Path, limit_s: float) -> None:
+def _run(python: list[str], adapter: str, job: Job, log: Path, limit_s: float) -> None:
     home = Path(job.folder, "home")
     home.mkdir()
     env = {
@@ -64,7 +84,7 @@ def _run(python: Path, adapter: str, job: Job, log: Path, limit_s: float) -> Non
         "TMPDIR": job.folder,
         "PYTHONPATH": str(ROOT),
     }
-    command = [str(python), "-m", "benchmarks.peers.one", adapter, job.work, str(job.count)]
+    command = [*python, "-m", "benchmarks.peers.one", adapter, job.work, str(job.count)]
     with log.open("wb") as out:
         process = subprocess.Popen(
             [*command, job.folder], stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=env

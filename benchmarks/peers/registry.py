@@ -47,6 +47,15 @@ PEERS = (
         own=True,
     ),
     Peer(
+        "dflow_allocate",
+        "dflow, ctx.allocate",
+        "dflow",
+        {"frames": 3000},
+        "",
+        "the source asks dflow for its frames, as a camera's driver has its own: nothing is copied",
+        own=True,
+    ),
+    Peer(
         "by_hand",
         "pyzmq + msgpack, by hand",
         "pyzmq",

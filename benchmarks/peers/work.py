@@ -37,6 +37,8 @@ __all__ = [
     "PacedSink",
     "Sink",
     "SmallSink",
+    "mark",
+    "paint",
     "sink",
     "source",
     "step",
@@ -216,14 +218,26 @@ def sink(job: Job, index: int = 0) -> Sink:
 
 def frames(count: int) -> Iterator[Any]:
     """Yield ``count`` arrays out of a ring, each with its number at both ends."""
-    ring = [_pattern() for _ in range(min(RING, count))]
+    ring = [_pattern().copy() for _ in range(min(RING, count))]
     for number in range(count):
         frame = ring[number % len(ring)]
-        frame[:8].view("<u8")[0] = number
-        frame[-8:].view("<u8")[0] = number
+        mark(frame, number)
         yield frame
 
 
+def mark(frame: Any, number: int) -> None:
+    """Write the number of a frame at both of its ends."""
+    frame[:8].view("<u8")[0] = number
+    frame[-8:].view("<u8")[0] = number
+
+
+def paint(frame: Any) -> None:
+    """Write what is to be seen in a frame, unless it is there already."""
+    if _strided(frame) != _sums()[0]:
+        frame[:] = _pattern()
+
+
+@cache
 def _pattern() -> Any:
     import numpy as np
 

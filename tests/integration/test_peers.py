@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks.peers.registry import PEERS
-from benchmarks.peers.work import WORKS
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -37,7 +36,7 @@ def test_carriers_of_this_environment_deliver_everything(tmp_path: Path) -> None
     document = json.loads(out.read_text())
     assert [peer["adapter"] for peer in document["peers"]] == names
     for peer in document["peers"]:
-        for work in WORKS:
-            measured = peer["works"][work]
+        assert peer["works"]
+        for work, measured in peer["works"].items():
             wrong = [measured.get(name) for name in ("failed", "lost", "repeated", "damaged")]
             assert wrong == [None, 0, 0, 0], (peer["title"], work, measured)
