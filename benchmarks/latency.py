@@ -1,10 +1,12 @@
 """One message a millisecond over two hops: dflow against bare PUSH/PULL sockets.
 
-    python -m benchmarks.latency [--count N] [--rounds N] [--spin]
+    python -m benchmarks.latency [--count N] [--rounds N] [--spin] [--spin-s S]
 
 Every message carries the monotonic clock of the moment it was made; its age is taken in the
 sink's handler. Both sides wait for the same absolute schedule in the same generator, asleep
-or, with ``--spin``, burning a core (which leaves the other two processes one of two cores).
+or, with ``--spin``, burning a core (which leaves the other two processes one of two cores). With
+``--spin-s`` dflow's relay and sink have that option: they keep looking for messages instead of
+sleeping.
 The first `WARM_UP` messages are left out: connections are being made and processes started.
 """
 
@@ -14,6 +16,7 @@ import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +52,12 @@ class Latency:
     max_us: float
 
 
-def run_dflow(count: int, interval_s: float, spin: bool, result: str) -> None:
+def run_dflow(
+    count: int, interval_s: float, spin: bool, result: str, *, spin_s: float = 0.0
+) -> None:
     """Run the graph once; the sink writes to the file ``result``."""
-    chain = stamped(count, interval_s, spin) >> relay() >> Ages(result)
+    middle, sink = relay().options(spin_s=spin_s), Ages(result).options(spin_s=spin_s)
+    chain = stamped(count, interval_s, spin) >> middle >> sink
     report = Graph("latency", chain).run(log_level="WARNING")
     if report.outcome != "finished" or not report.balances:
         raise RuntimeError(f"expected a finished run whose books balance, got\n{report}")
@@ -71,13 +77,17 @@ def one_round(run: Callable[[int, float, bool, str], None], count: int, spin: bo
 
 
 def measure(
-    rounds: int, count: int, spin: bool = False, repeats: int = MAX_REPEATS
+    rounds: int,
+    count: int,
+    spin: bool = False,
+    repeats: int = MAX_REPEATS,
+    spin_s: float = 0.0,
 ) -> Comparison[Latency]:
     """Run both sides in turn, ``rounds`` times."""
     return compare(
         rounds,
         lambda: one_round(reference.run_latency, count, spin),
-        lambda: one_round(run_dflow, count, spin),
+        lambda: one_round(partial(run_dflow, spin_s=spin_s), count, spin),
         repeats,
     )
 
@@ -117,8 +127,9 @@ def main() -> None:
     parser = measure_parser(__doc__)
     parser.add_argument("--count", type=int, default=4000, help="messages a round")
     parser.add_argument("--spin", action="store_true", help="wait by spinning, not by sleeping")
+    parser.add_argument("--spin-s", type=float, default=0.0, help="spin_s of relay and sink")
     asked = parser.parse_args()
-    measured = measure(asked.rounds, asked.count, asked.spin)
+    measured = measure(asked.rounds, asked.count, asked.spin, spin_s=asked.spin_s)
     print_table(rows(measured))
     print(measured.disturbance() or f"the machine was quiet; {measured.repeated} rounds repeated")
 

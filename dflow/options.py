@@ -102,6 +102,8 @@ class NodeOptions:
     ``max_in_flight_per_key``: messages of one key handled at once, by all replicas together.
     ``priority``: the band the scheduler puts the node in; ``None``: the best band of its inputs.
     ``affinity``: the CPUs it may run on; ``niceness``: from 0 to 19; ``None``: by its band.
+    ``spin_s``: how long a worker that has nothing to do keeps looking for messages, on a core of
+    its own, before it sleeps.
     """
 
     name: str | None = None
@@ -114,6 +116,7 @@ class NodeOptions:
     priority: Priority | None = None
     affinity: tuple[int, ...] | None = None
     niceness: int | None = None
+    spin_s: float = 0.0
 
     def __post_init__(self) -> None:
         if self.name is not None and not isinstance(self.name, str):
@@ -132,6 +135,7 @@ class NodeOptions:
             object.__setattr__(self, "affinity", _cpus(self.affinity))
         if self.niceness is not None:
             _whole("niceness", self.niceness, 0, 19)
+        _seconds("spin_s", self.spin_s, zero=True)
 
     def updated(self, changes: Mapping[str, Any]) -> NodeOptions:
         """Return a copy with ``changes``; an unknown option raises `OptionError`."""

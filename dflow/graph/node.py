@@ -143,7 +143,8 @@ class Node(Chainable):
         ``name``; ``replicas`` (worker processes); ``concurrency`` (messages an ``async def``
         handler may have under way); ``tick_s`` (seconds between ``on_tick``); ``on_error``
         (``"skip"`` or ``"stop"``); ``ordered``, ``max_in_flight_per_key``, ``priority``,
-        ``affinity`` and ``niceness`` (see `NodeOptions`). Raises `OptionError` for anything else.
+        ``affinity``, ``niceness`` and ``spin_s`` (see `NodeOptions`). Raises `OptionError` for
+        anything else.
         """
         try:
             self._options = self._options.updated(changes)

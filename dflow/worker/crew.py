@@ -80,6 +80,11 @@ class Crew:
         """Whether any coroutine is under way."""
         return any(work.active for work in self._works)
 
+    @property
+    def held(self) -> bool:
+        """Whether every node is held."""
+        return all(work.held for work in self._works)
+
     def ready(self) -> bool:
         """Whether `step` would do something now."""
         if any(work.drivable() for work in self._works):

@@ -6,14 +6,16 @@ one turn of user code, flush. The data plane's lock is held all the time except 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dflow.clock import monotonic_ns
 from dflow.errors import ProtocolError
 from dflow.wire import control as c
 from dflow.worker import state as s
 from dflow.worker.answering import Question, answer
+from dflow.worker.spin import Spin
 from dflow.worker.turn import OwnTurn
 
 if TYPE_CHECKING:
@@ -31,12 +33,15 @@ IDLE_REPORT_S = 0.002
 BUSY_REPORT_NS = 20_000_000
 """One that is never idle does so that often: who sends it little still hears that it was done."""
 
+let_others: Callable[[], object] = getattr(os, "sched_yield", lambda: None)
+"""Lets whoever waits for this core go first; does nothing where no one does."""
+
 
 class WorkerLoop:
     """One replica; `run` returns when the coordinator has let it go.
 
-    ``endpoint`` returns a fresh endpoint to bind. ``left`` says why the loop ended; empty is
-    the ordinary way.
+    ``endpoint`` returns a fresh endpoint to bind; ``spin_s`` is `NodeOptions.spin_s`. ``left``
+    says why the loop ended; empty is the ordinary way.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class WorkerLoop:
         pulse: Pulse,
         ctx: Context,
         endpoint: Callable[[], str],
+        spin_s: float = 0.0,
     ) -> None:
         self.state = s.WorkerState()
         self.left: str | None = None
@@ -57,6 +63,7 @@ class WorkerLoop:
         self._violation: str | None = None
         self._turn = OwnTurn()
         self._report_all_at = 0
+        self.spin = Spin(spin_s) if spin_s > 0 else None
 
     def run(self) -> None:
         """Live: from the assignment to being let go by the coordinator."""
@@ -111,7 +118,10 @@ class WorkerLoop:
         # before waiting: a sender that is out of credit may be waiting for this
         owing = plane.inbound.grant(idle=self._late_with_reports())
         timeout = self._timeout_s(owing)
-        ready = plane.poller.wait(0 if self._work.active else timeout)
+        if self.spin is not None:
+            ready = self._spin_for(self.spin, timeout)
+        else:
+            ready = plane.poller.wait(0 if self._work.active else timeout)
         if not ready and self._work.active:
             self._work.wait(timeout)
             ready = plane.poller.wait(0)
@@ -120,6 +130,21 @@ class WorkerLoop:
             plane.receive(ready)
         elif owing and timeout != 0:
             plane.inbound.grant(idle=True)
+
+    def _spin_for(self, spin: Spin, timeout_s: float | None) -> list[Any]:
+        """Do as the poller's `wait`, but keep looking before it sleeps, where that is fair.
+
+        A node that is held waits for a command, coroutines wait in their own loop, and a worker
+        that takes turns has said that it has nothing to do: others compute meanwhile.
+        """
+        wait = self._plane.poller.wait
+        if timeout_s == 0 or self._work.active:
+            spin.busy()
+            return wait(0)
+        running = self.state.phase is s.Phase.RUNNING
+        if not running or self._work.held or self._turn.rationed:
+            return wait(timeout_s)
+        return spin.wait(wait, timeout_s, monotonic_ns, let_others)
 
     def _late_with_reports(self) -> bool:
         """Whether it is time to report all credit that is owed, although there is work to do."""

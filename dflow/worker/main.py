@@ -172,7 +172,8 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
         for node, ctx in zip(nodes, contexts, strict=True)
     ]
     work = works[0] if len(works) == 1 else Crew(works, worker, plane, pulse.commands)
-    loop = WorkerLoop(work, plane, pulse, contexts[0], _endpoints(config))
+    spin_s = max(node.node_options.spin_s for node in nodes)
+    loop = WorkerLoop(work, plane, pulse, contexts[0], _endpoints(config), spin_s)
     interrupt = install_interrupt(_interrupter(pulse))
     pulse.attach(plane, work.stats, interrupt, loop.leave, work.told_to_end, work.interruptible)
     try:

@@ -31,6 +31,13 @@ def test_a_worker_keeps_to_its_cpus_and_its_niceness() -> None:
     assert (cpus, niceness) == ([cpu], 7)
 
 
+def test_nodes_that_spin_do_all_their_work_and_end() -> None:
+    spinning = where_am_i().options(spin_s=3600, replicas=2)
+    found, report = collect(Graph("g", count(500) >> spinning), spinning)
+    assert len(found) == 500
+    assert report.balances
+
+
 def test_a_cpu_that_is_not_there_keeps_the_run_from_starting() -> None:
     asked = where_am_i().options(affinity=[4095])
     with pytest.raises(StartError, match=r"where_am_i\[0\].*affinity: expected CPUs .*, got 4095"):

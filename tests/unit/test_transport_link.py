@@ -155,6 +155,23 @@ def test_listening_where_one_cannot_is_an_option_error() -> None:
 # --- waiting --------------------------------------------------------------------------------------
 
 
+def test_what_came_with_something_that_was_received_is_not_slept_over(
+    pair: tuple[OutLink, InLink],
+) -> None:
+    sender, receiver = pair
+    poller = Poller()
+    poller.add(receiver.socket, receiver)
+    for frame in (b"first", b"second"):
+        sender.send(frame)
+    heard: list[bytes] = []
+    while len(heard) < 2:
+        assert poller.wait(PATIENCE_S) == [receiver]
+        received = receiver.receive()
+        heard += [received[1]] if received is not None else []  # woken up, and not for a message
+    assert heard == [b"first", b"second"]
+    assert poller.wait(0) == []
+
+
 def test_waiting_returns_the_tags_of_what_can_be_read(pair: tuple[OutLink, InLink]) -> None:
     sender, receiver = pair
     wakeup = Wakeup()

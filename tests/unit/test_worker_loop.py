@@ -28,6 +28,7 @@ from dflow.worker.context import Context as WorkerContext
 from dflow.worker.loop import WorkerLoop
 from dflow.worker.plane import DataPlane
 from dflow.worker.pulse import Pulse
+from dflow.worker.spin import Spin
 from dflow.worker.work import Work
 from tests.support import eventually
 
@@ -56,9 +57,11 @@ class Stage:
         self.pulse.start()
         ctx = WorkerContext(name, 0, "run-1", logger)
         self.plane = self._plane(graph, self.me, TOKEN, lambda text: self.loop.violated(text))
-        work = Work(graph.nodes[name].fresh(), ctx, self.plane, self.pulse, CODEC)
+        node = graph.nodes[name].fresh()
+        work = Work(node, ctx, self.plane, self.pulse, CODEC)
         self.work = work
-        self.loop = WorkerLoop(work, self.plane, self.pulse, ctx, fresh)
+        spin_s = node.node_options.spin_s
+        self.loop = WorkerLoop(work, self.plane, self.pulse, ctx, fresh, spin_s)
         self.pulse.attach(self.plane, work.stats, lambda: None, self.loop.leave)
         self.thread = threading.Thread(target=self.loop.run)
         self.thread.start()
@@ -296,6 +299,56 @@ def test_a_sink_handles_everything_before_it_is_drained(stage: MakeStage) -> Non
     assert got == list(range(2500))
     (row,) = stats.ins
     assert (stats.node.handled, row.received, row.delivered, row.done) == (2500,) * 4
+
+
+def spinning(stage: MakeStage, got: list[int]) -> tuple[Stage, Spin]:
+    """Return a sink that keeps looking for as long as it runs."""
+
+    @sink(spin_s=3600)
+    def keep(x: int) -> None:
+        got.append(x)
+
+    one = receiving(stage, keep())
+    assert one.loop.spin is not None
+    one.run()
+    return one, one.loop.spin
+
+
+def test_a_spinning_worker_looks_for_messages_and_obeys(stage: MakeStage) -> None:
+    got: list[int] = []
+    one, spin = spinning(stage, got)
+    for number in range(3):
+        before = spin.looks
+        one.hear(lambda before=before: spin.looks > before + 10)  # type: ignore[misc]  # a default
+        one.send(number)
+        one.hear(lambda number=number: len(got) > number)  # type: ignore[misc]  # a default
+    one.send(end=True)
+    assert one.stop().node.handled == 3
+
+
+def test_a_paused_worker_does_not_spin(stage: MakeStage) -> None:
+    one, spin = spinning(stage, [])
+    one.say(c.Pause("keep", 1, 1))
+    one.expect(c.Held)
+    before = spin.looks
+    one.say(c.Pause("keep", 1, 2))
+    one.expect(c.Held)
+    assert spin.looks == before
+    one.say(c.Pause("keep", 0, 3))
+    one.expect(c.Held)
+    one.hear(lambda: spin.looks > before)
+
+
+def test_a_worker_that_takes_turns_does_not_spin_after_its_turn(stage: MakeStage) -> None:
+    one, spin = spinning(stage, [])
+    one.say(c.Turn(3600))
+    assert one.expect(c.TurnOver).wanting == 0
+    before = spin.looks
+    one.say(c.Pause("", 0, 1))
+    one.expect(c.Held)
+    assert spin.looks == before
+    one.say(c.Turn(0))
+    one.hear(lambda: spin.looks > before)
 
 
 def test_an_async_sink_handles_everything_before_it_is_drained(stage: MakeStage) -> None:
