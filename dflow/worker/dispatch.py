@@ -14,7 +14,7 @@ from functools import partial
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
-from dflow.clock import monotonic_ns, wall_ns
+from dflow.clock import monotonic_ns, preempted, wall_ns
 from dflow.errors import DecodeError
 from dflow.flow.in_edge import LOST, Batch, InChannel
 from dflow.message import Priority
@@ -52,18 +52,29 @@ OnError = Callable[[BaseException, str], None]
 
 
 class Turns:
-    """How many messages make a turn of ``turn_ns``: follows what they cost, doubling at most."""
+    """How many messages make a turn of ``turn_ns``: follows what they cost, doubling at most.
 
-    __slots__ = ("_turn_ns", "busy_ns", "size")
+    A turn that was long because the core was taken away says nothing of what messages cost.
+    Taken for long messages, they would leave one by one, and a batch that was taken apart stays
+    so on every node to come: in a chain on busy cores a message cost three times as much.
+    """
 
-    def __init__(self, turn_ns: int = TURN_NS) -> None:
+    __slots__ = ("_preempted", "_seen", "_turn_ns", "busy_ns", "size")
+
+    def __init__(self, turn_ns: int = TURN_NS, preempted: Callable[[], int] = preempted) -> None:
         self.size = 1
         self.busy_ns = 0
         self._turn_ns = turn_ns
+        self._preempted = preempted
+        self._seen = 0
 
     def measured(self, messages: int, elapsed_ns: int) -> None:
         """Adapt to a turn that took ``elapsed_ns`` for ``messages``."""
         self.busy_ns += elapsed_ns
+        if self.size > 1 and (elapsed_ns > self._turn_ns or elapsed_ns > messages * PROMPT_NS):
+            seen, self._seen = self._seen, self._preempted()
+            if self._seen != seen:  # since the last long one: perhaps not in this one
+                return
         if elapsed_ns > messages * PROMPT_NS:
             self.size = 1
         elif elapsed_ns > self._turn_ns:

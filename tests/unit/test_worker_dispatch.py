@@ -451,11 +451,22 @@ def test_cheap_turns_double_up_to_a_batch() -> None:
 
 
 def test_a_turn_that_took_too_long_shrinks_to_what_fits() -> None:
-    turns = Turns()
+    turns = Turns(preempted=lambda: 0)
     turns.size = 100
     turns.measured(100, 10 * TURN_NS)
     assert turns.size == 10
     turns.measured(1, 100 * TURN_NS)
+    assert turns.size == 1
+
+
+def test_a_turn_whose_core_was_taken_away_changes_nothing() -> None:
+    counts = iter([1, 5, 5])
+    turns = Turns(preempted=lambda: next(counts))
+    turns.size = 64
+    turns.measured(3, 100 * TURN_NS)
+    turns.measured(3, 100 * TURN_NS)
+    assert turns.size == 64
+    turns.measured(3, 100 * TURN_NS)  # nobody took it: the messages are long
     assert turns.size == 1
 
 
