@@ -40,6 +40,7 @@ MODULES = (
     "startup",
     "scheduler",
     "control",
+    "coordinator",
 )
 """Modules of `benchmarks` that have a ``BENCHMARK``, in the order they are run."""
 

@@ -191,7 +191,9 @@ class RunOptions:
     ``transport``: ``"ipc"`` (private directory) or ``"tcp"`` (loopback). ``start_method``:
     ``"fork"`` or ``"spawn"``; ``None`` picks fork on Linux. ``drain_timeout_s``: what a
     requested drain may take before the rest is abandoned. ``start_timeout_s``: from the
-    first process to all nodes ready. ``log``: ``"human"`` or ``"json"`` lines on stderr.
+    first process to all nodes ready. ``stats_interval_s``: between two reports of a worker's
+    counters, longer in large runs (`dflow.broker.pace`). ``log``: ``"human"`` or ``"json"``
+    lines on stderr.
     ``check_types``: check every emitted value against its port's type. ``slots``: how many
     workers may compute at once before they take turns; ``None``: the cores this process may
     use, and only workers of different bands take turns; 0: they never do. ``shm_bytes``: shared

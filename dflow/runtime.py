@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from dflow import errors
+from dflow.broker.pace import report_interval_s
 from dflow.clock import wall_s
 from dflow.errors import OptionError, PortError, RunError
 from dflow.graph.node import Node
@@ -321,8 +322,12 @@ class Run:
         return report
 
     def watch(self, observers: Sequence[OnStatus]) -> RunReport:
-        """Wait like `wait`, calling ``observers`` with the status about four times a second."""
-        while observers and not self._gone.wait(STATUS_INTERVAL_S):
+        """Wait like `wait`, calling ``observers`` with the status about four times a second.
+
+        Less often in a run of more than 250 workers (`dflow.broker.pace`).
+        """
+        every_s = report_interval_s(STATUS_INTERVAL_S, len(self._plan.workers))
+        while observers and not self._gone.wait(every_s):
             try:
                 status = self.status()
             except (errors.NodeEnded, TimeoutError):

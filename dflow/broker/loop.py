@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
 
 from loguru import logger
 
@@ -30,6 +29,7 @@ from dflow.broker.events import (
     WorkerExited,
 )
 from dflow.broker.lifecycle import Phase
+from dflow.broker.pace import report_interval_s
 from dflow.broker.signals import SignalWatch, signal_name
 from dflow.broker.state import CoordinatorState
 from dflow.errors import AgentDied, ProtocolError
@@ -39,12 +39,13 @@ from dflow.report import RunReport, RunStatus
 from dflow.telemetry import logs
 from dflow.transport.control import ControlRouter
 from dflow.transport.endpoint import wait
+from dflow.transport.poller import Poller
 from dflow.wire import control
 
 __all__ = ["STATUS_S", "Loop"]
 
 STATUS_S = 0.25
-"""Between two calls of ``on_status``."""
+"""Between two calls of ``on_status``; longer in large runs (`dflow.broker.pace`)."""
 
 MOST_AT_ONCE = 1000
 """Messages read before the clock and the agent get their turn."""
@@ -73,18 +74,23 @@ class Loop:
         self._signals = signals
         self._on_status = on_status
         self._status_at = 0.0
+        self._status_s = report_interval_s(STATUS_S, len(state.plan.workers))
         self._events: deque[Event] = deque()
         self._report: RunReport | None = None
+        self._said: control.Control | None = None
+        self._frame = b""
         self.first_signal: int | None = None
 
     def run(self) -> RunReport:
         """Return the report, when the run is over; raises `AgentDied` if the agent is gone."""
-        sources: list[Any] = [self._router.socket]
-        sources += [self._agent.fileno()] if self._agent is not None else []
-        sources += [self._signals.fileno()] if self._signals is not None else []
+        poller = Poller()
+        poller.add(self._router.socket)
+        for source in (self._agent, self._signals):
+            if source is not None:
+                poller.add(source.fileno())
         self._feed(Tick())
         while self._report is None:
-            ready = wait(sources, self._patience_s())
+            ready = poller.wait(self._patience_s())
             self._read_router()
             if self._agent is not None and self._agent.fileno() in ready:
                 self._read_agent(self._agent)
@@ -151,7 +157,9 @@ class Loop:
     def _carry_out(self, instruction: Instruction) -> None:
         match instruction:
             case Send(key, message):
-                if not self._router.send(key, control.encode(message)):
+                if message is not self._said:  # the same word often goes to everybody
+                    self._said, self._frame = message, control.encode(message)
+                if not self._router.send(key, self._frame):
                     self._events.append(Unreachable(key))
             case KillWorker(worker):
                 if self._agent is not None:
@@ -168,5 +176,5 @@ class Loop:
             return
         now = monotonic()
         if now >= self._status_at or self._report is not None:
-            self._status_at = now + STATUS_S
+            self._status_at = now + self._status_s
             self._on_status(self._state.status())

@@ -134,7 +134,8 @@ def run(roll: Participants) -> list[Instruction]:
     """Tell everybody that all nodes are ready."""
     for p in roll:
         p.ran = True
-    return [todo for p in roll for todo in _tell(p, Move.RUN, c.Run())]
+    word = c.Run()
+    return [todo for p in roll for todo in _tell(p, Move.RUN, word)]
 
 
 def turns(roll: Participants, given: Iterable[tuple[WorkerId, float]]) -> list[Instruction]:
@@ -215,5 +216,5 @@ def leave(roll: Participants, report: RunReport) -> list[Instruction]:
 
 def ping(roll: Participants) -> list[Instruction]:
     """Show everybody who has not left that the coordinator is alive."""
-    quiet = (Step.ABSENT, Step.LEAVING, Step.GONE)
-    return [Send(p.key, c.Ping()) for p in roll if p.key is not None and p.step not in quiet]
+    quiet, word = (Step.ABSENT, Step.LEAVING, Step.GONE), c.Ping()
+    return [Send(p.key, word) for p in roll if p.key is not None and p.step not in quiet]

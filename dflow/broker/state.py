@@ -41,9 +41,10 @@ from dflow.broker.events import (
 from dflow.broker.lifecycle import RUN, Move, Phase, Role, RunEvent, Step, advance
 from dflow.broker.observers import OBSERVER, Observers
 from dflow.broker.outcome import USER_CODE, Cause, close_books, exit_text
+from dflow.broker.pace import ping_interval_s, report_interval_s
 from dflow.broker.participants import Participant, Participants, are_endpoints
 from dflow.broker.requests import Requests
-from dflow.broker.timers import GRACE_S, STARTUP, Timers, late, silent
+from dflow.broker.timers import GRACE_S, PING_S, STARTUP, Timers, late, silent
 from dflow.broker.turns import Use, turns_of
 from dflow.errors import ProtocolError
 from dflow.graph.plan import Plan, WorkerId
@@ -103,7 +104,13 @@ class CoordinatorState:
         self._requests = Requests(plan, self._roll, self.status)
         self._turns = turns_of(plan, options, cores if managed else 0)
         self._began_s, self._wall_s = now, wall_s
-        self._timers = Timers(now, now + options.start_timeout_s if managed else None)
+        self._timers = Timers(
+            now,
+            now + options.start_timeout_s if managed else None,
+            ping_interval_s(PING_S, len(plan.workers)),
+        )
+        pace_s = report_interval_s(options.stats_interval_s, len(plan.workers))
+        self._told_options = asdict(options) | {"stats_interval_s": pace_s}
         self._complete = False
         self._drain_asked = False
         self._drain_s = options.drain_timeout_s
@@ -234,7 +241,7 @@ class CoordinatorState:
                     self._epoch,
                     self._graph_ref,
                     self.plan.fingerprint,
-                    asdict(self.options),
+                    self._told_options,
                 ),
             )
         )

@@ -21,7 +21,7 @@ GRACE_S = 5.0
 """How long an aborted or leaving worker may take before it is killed, and then to be reaped."""
 
 PING_S = 0.5
-"""Between two signs of life of the coordinator."""
+"""Between two signs of life of the coordinator; longer in large runs (`dflow.broker.pace`)."""
 
 SILENCE_S = 10.0
 """After which a worker that joined by hand is taken for dead."""
@@ -34,13 +34,17 @@ STARTUP = frozenset({Phase.WAITING, Phase.BINDING, Phase.LINKING, Phase.STARTING
 
 
 class Timers:
-    """What is due when, in seconds on the clock of ``now``; ``deadline`` is the phase's."""
+    """What is due when, in seconds on the clock of ``now``; ``deadline`` is the phase's.
 
-    __slots__ = ("deadline", "now", "ping_at")
+    ``ping_s``: between two signs of life.
+    """
 
-    def __init__(self, now: float, deadline: float | None) -> None:
+    __slots__ = ("deadline", "now", "ping_at", "ping_s")
+
+    def __init__(self, now: float, deadline: float | None, ping_s: float = PING_S) -> None:
         self.now = now
-        self.ping_at = now + PING_S
+        self.ping_s = ping_s
+        self.ping_at = now + ping_s
         self.deadline = deadline
 
     def notice(self, now: float) -> bool:
@@ -52,7 +56,7 @@ class Timers:
         passed_s = now - self.now
         slept = passed_s > UNREACHABLE_S
         if slept and self.deadline is not None:
-            self.deadline += passed_s - PING_S
+            self.deadline += passed_s - self.ping_s
         self.now = max(self.now, now)
         return slept
 
@@ -61,10 +65,10 @@ class Timers:
         return self.ping_at if self.deadline is None else min(self.ping_at, self.deadline)
 
     def ping_due(self) -> bool:
-        """Return whether a sign of life is due; if so the next one is in `PING_S`."""
+        """Return whether a sign of life is due; if so the next one is in ``ping_s``."""
         due = self.now >= self.ping_at
         if due:
-            self.ping_at = self.now + PING_S
+            self.ping_at = self.now + self.ping_s
         return due
 
     @property

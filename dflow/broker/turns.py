@@ -63,6 +63,12 @@ FAIR = 0.25
 SHORTEST_S = 0.1
 """Shorter intervals are added to the next: what they measured would be chance."""
 
+AT_ONCE = 100
+"""Up to so many workers, who takes turns is decided anew whenever one of them has reported."""
+
+DECIDE_EACH_S = 50e-6
+"""With more, no sooner than so long for each after the last time: about 2 % of a core."""
+
 NICENESS: Mapping[int, int] = {Priority.HIGH: 0, Priority.NORMAL: 10, Priority.LOW: 19}
 """By band, where there is a better one. To the kernel they weigh 1024, 110 and 15."""
 
@@ -164,6 +170,8 @@ class TurnScheduler:
         self._holders: set[WorkerId] = set()
         self._orders: dict[WorkerId, float] = {}
         self._released = not slots
+        self._undecided = False
+        self._decide_at = 0.0
 
     def state_of(self, worker: WorkerId) -> TurnState:
         """Return how ``worker`` stands; STANDING if it is not known any more."""
@@ -182,7 +190,7 @@ class TurnScheduler:
             return
         if w.state is TurnState.HOLDING and now > w.until_s + self.quantum_s and w.wanted < BURNS:
             self._enter(worker, TurnState.OVERDUE, now)  # it is blocked in a handler
-        self._decide(now)
+        self._undecided = True
 
     def over(self, worker: WorkerId, wanting: bool, now: float) -> None:
         """``worker`` has no turn (any more); ``wanting``: it wants one."""
@@ -202,12 +210,15 @@ class TurnScheduler:
         """The run drains or ends: everybody computes as it likes from now on."""
         for worker in self._all:
             self._enter(worker, TurnState.STANDING, now)
-        self._released = True
+        self._released, self._undecided = True, False
 
     # --- what follows -------------------------------------------------------------------
 
     def take(self, now: float) -> list[tuple[WorkerId, float]]:
         """Return the turns to tell, after handing out what slots are free."""
+        if self._undecided and now >= self._decide_at:
+            self._decide(now)
+            self._undecided, self._decide_at = False, now + _decide_after_s(len(self._all))
         if not self._holders and not self._queue and not self._orders:
             return []
         for worker in [w for w in self._holders if now >= self._all[w].until_s + OVERDUE_S]:
@@ -223,6 +234,7 @@ class TurnScheduler:
     def next_timer(self) -> float | None:
         """Return when `take` is due again, or None."""
         ends = [self._all[worker].until_s + OVERDUE_S for worker in self._holders]
+        ends += [self._decide_at] if self._undecided else []
         return min(ends, default=None)
 
     def _decide(self, now: float) -> None:
@@ -263,6 +275,11 @@ class TurnScheduler:
             w.until_s = now + self.quantum_s
             self._holders.add(worker)
             self._orders[worker] = self.quantum_s
+
+
+def _decide_after_s(workers: int) -> float:
+    """Return how long a decision about so many workers has to do: it looks at all of them."""
+    return DECIDE_EACH_S * max(0, workers - AT_ONCE)
 
 
 def turns_of(plan: Plan, options: RunOptions, cores: int) -> TurnScheduler:

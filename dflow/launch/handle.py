@@ -18,6 +18,7 @@ from contextlib import suppress
 from threading import Condition, Thread
 from typing import Any
 
+from dflow.broker.pace import report_interval_s
 from dflow.clock import monotonic_ns, wall_s
 from dflow.errors import NodeEnded, ProtocolError
 from dflow.graph.plan import Plan, WorkerId
@@ -64,7 +65,7 @@ class Handle:
     ) -> None:
         self.phase = "waiting"
         self.report: RunReport | None = None
-        self.last_status: RunStatus | None = None  # at most half a second old; for last words
+        self.last_status: RunStatus | None = None  # from one report ago; for last words
         self.ended = False
         self._over = False
         self._parted = False  # the last word was said: what is sent now is in no book
@@ -277,6 +278,7 @@ class Handle:
 
     def _run(self) -> None:
         plane = self.plane
+        pace_ns = int(report_interval_s(STATS_S, len(self._plan.workers)) * 1e9)
         next_stats = monotonic_ns()
         owing = False
         try:
@@ -287,8 +289,8 @@ class Handle:
                     owing = self._step(ready)
                     self.changed.notify_all()
                 if monotonic_ns() >= next_stats:
-                    next_stats = monotonic_ns() + int(STATS_S * 1e9)
-                    plane.sweep(next_stats)
+                    next_stats = monotonic_ns() + pace_ns
+                    plane.sweep(monotonic_ns())
                     self._outbox += (c.Stats(self._stats()), c.StatusRequest(_NOBODY_WAITS))
                 while self._outbox:
                     self._dealer.send(c.encode(self._outbox.popleft()))

@@ -84,6 +84,7 @@ class Pulse:
         self._logs = 0
         self._lost_logs = 0
         self._stats_interval_s = stats_interval_s
+        self._report_at = 0
         self._collect: Callable[[], WorkerStats] | None = None
         self._told_to_end: Callable[[str], bool] = lambda node: False
         self._interruptible: Callable[[], bool] = lambda: True
@@ -187,12 +188,11 @@ class Pulse:
             os._exit(EXIT_BROKEN)
 
     def _beat_until_leaving(self) -> None:
-        interval_ns = int(self._stats_interval_s * 1e9)
         heard = monotonic_ns()
-        next_stats = heard + interval_ns
+        self._report_at = heard + int(self._stats_interval_s * 1e9)
         while not self._leaving:
             alone_s = self._metronome.timeout_s
-            ready = self._poller.wait(self._stats_interval_s if alone_s is None else alone_s)
+            ready = self._poller.wait(self._rest_s() if alone_s is None else alone_s)
             now = monotonic_ns()
             if self._socket in ready:
                 heard = now
@@ -202,14 +202,19 @@ class Pulse:
                 self._beat(now)
                 self._metronome.beat(busy=self.in_user_code)
             self._send()
-            if now >= next_stats and self._introduced:
-                next_stats = now + interval_ns
+            if now >= self._report_at and self._introduced:
+                self._report_at = now + int(self._stats_interval_s * 1e9)
                 self._report()
             if self._watch is not None:
                 if self._watch in ready:
                     self._broken_ns = None if self._watch.connected() else now
                 self._check_coordinator(now, heard)
         self._send()
+
+    def _rest_s(self) -> float:
+        """Return how long nobody needs us; a broken connection is looked after in between."""
+        worried = self._broken_ns is not None or self._gone_ns is not None
+        return min(self._stats_interval_s, RECONNECT_S) if worried else self._stats_interval_s
 
     def _check_coordinator(self, now: int, heard: int) -> None:
         """Leave when the coordinator is gone: by the main thread, or without it if it blocks."""
@@ -234,6 +239,8 @@ class Pulse:
                 continue  # the coordinator notices that it gets no answer
             if isinstance(command, c.Ping) or self._answered(command):
                 continue
+            if isinstance(command, c.Assign):
+                self._keep_pace(command, now)
             self._now_or_never |= isinstance(command, c.Abort)
             if isinstance(command, c.Abort) or self._ends_user_code(command):
                 self._interrupt_at = now + int(INTERRUPT_AFTER_S * 1e9)
@@ -245,6 +252,13 @@ class Pulse:
             if self._plane is not None:
                 self._plane.gate.close()
                 self._plane.wakeup.set()
+
+    def _keep_pace(self, assigned: c.Assign, now: int) -> None:
+        """Report as often as the coordinator wants: it knows how many we are."""
+        asked = assigned.options.get("stats_interval_s")
+        if isinstance(asked, (int, float)) and asked > 0:
+            self._stats_interval_s = float(asked)
+            self._report_at = min(self._report_at, now + int(asked * 1e9))
 
     def _answered(self, command: c.Control) -> bool:
         """Answer for a main thread that is busy with user code; False if it must do so itself."""

@@ -8,6 +8,8 @@ import pytest
 
 from dflow import Graph, Priority, node, source
 from dflow.broker.turns import (
+    AT_ONCE,
+    DECIDE_EACH_S,
     OVERDUE_S,
     QUANTUM_S,
     TurnScheduler,
@@ -74,6 +76,21 @@ def test_burners_beyond_the_slots_take_turns_and_the_light_keep_theirs() -> None
     told = workers.report(**burning(4, 0.5), light=(0.02, 0.1))
     assert sorted(told.values()) == [NO_TURN, NO_TURN, QUANTUM_S, QUANTUM_S]
     assert "light" not in told
+
+
+def test_in_a_large_run_not_every_report_decides_anew_who_takes_turns() -> None:
+    many = {f"b{number}": LOW for number in range(2 * AT_ONCE)} | {"light": HIGH}
+    workers = Workers(2, many)
+    told = workers.report(**burning(2 * AT_ONCE, 0.01))
+    assert sorted(told.values())[-3:] == [NO_TURN, QUANTUM_S, QUANTUM_S]
+    decided_s = workers.now
+
+    workers.now += QUANTUM_S / 10  # one that has changed its mind waits for the next decision
+    workers.turns.measured(WorkerId("b7"), Use(int(1e9), 0), workers.now + INTERVAL_S)
+    assert workers.take() == {}
+    due = workers.turns.next_timer()
+    assert due is not None
+    assert decided_s < due <= decided_s + (AT_ONCE + 1) * DECIDE_EACH_S
 
 
 def test_turns_go_round() -> None:

@@ -436,6 +436,26 @@ def test_drain_ends_a_source_and_runs_its_finally(stage: MakeStage) -> None:
 # --- what goes wrong ------------------------------------------------------------------------------
 
 
+def test_a_pulse_reports_as_often_as_the_coordinator_says() -> None:
+    router = ControlRouter(fresh())
+    pulse = Pulse(router.endpoint, ME, stats_interval_s=60, remote=False)
+    pulse.start()
+    pulse.post(c.Hello("worker", TOKEN, 1, "here", "a", 0, ""))
+    heard: list[str] = []
+    while len(heard) < 3:
+        assert wait([router.socket], PATIENCE_S)
+        received = router.receive()
+        assert received is not None
+        heard.append(type(c.decode(received[1][0])).__name__)
+        if len(heard) == 1:
+            told = c.Assign("a", 0, "run-1", 1, options={"stats_interval_s": 0.001})
+            assert router.send(ME, c.encode(told))
+    pulse.leave()
+    router.socket.close(0)
+    close_context()
+    assert heard == ["Hello", "Heartbeat", "Heartbeat"]
+
+
 def test_a_pulse_says_nothing_before_it_was_introduced() -> None:
     router = ControlRouter(fresh())
     pulse = Pulse(router.endpoint, ME, stats_interval_s=0.001, remote=False)
