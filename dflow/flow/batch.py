@@ -70,6 +70,7 @@ class Lane:
         "_behind",
         "_first",
         "_flights",
+        "_settled",
         "_typical_bytes",
         "byte_mark",
         "flushed",
@@ -94,6 +95,7 @@ class Lane:
         self.full = False
         self._first = 0
         self._began: tuple[int, int, int] | None = None
+        self._settled = -1  # how many were pending when `settle` had counted them all
         self._typical_bytes = MAX_BATCH_BYTES  # unknown: so that the first chunk is one message
         self._behind: deque[tuple[int, int]] = deque()  # (offered, when a cut left them behind)
         self._flights = tuple(_no_flights() for _ in self.windows)
@@ -119,6 +121,7 @@ class Lane:
         if self._began is not None:  # user code was interrupted: nobody settled the last one
             self.settle()
         self._began = len(self.pending), self.flushed, self.queued_bytes
+        self._settled = -1
         by_bytes = (self.byte_mark - self.queued_bytes) // self._typical_bytes + 1
         return max(1, min(most, self.mark - len(self.pending), by_bytes, MAX_BATCH))
 
@@ -135,6 +138,7 @@ class Lane:
             self._typical_bytes = size // len(new) + 1
         if cut:
             self.update()
+        self._settled = len(self.pending)
         return len(self.pending) >= self.mark or self.queued_bytes >= self.byte_mark
 
     @property
@@ -222,7 +226,8 @@ class Lane:
             flights.popleft()
         share = min(share, window.room)
         while share > 0:
-            whole = share == self.waiting and self._began is None
+            # `push` appends before it counts, and may be in between
+            whole = share == self.waiting and self._settled == len(self.pending)
             batch = self.pending[self.head : self.head + min(share, MAX_BATCH)]
             if whole and len(batch) == share:
                 size = self.queued_bytes - self.flushed_bytes
@@ -256,6 +261,7 @@ class Lane:
         return min(times, default=None)
 
     def _drop(self, count: int, size: int) -> None:
+        self._settled = -1
         self.head += count
         self.flushed += count
         self.flushed_bytes += size

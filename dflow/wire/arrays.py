@@ -97,7 +97,7 @@ def _write_array(beside: Beside, array: Any) -> list[Any]:
 
 def _large(beside: Beside, array: Any, order: str, *, whole: bool) -> Buffer:
     """Return the bytes of an array: where they are, if that is in shared memory, or copied."""
-    if whole:
+    if whole and array.base is not None:  # numpy's own memory is not shared
         known = beside.shared(_address(array), array.nbytes)
         if known is not None:
             _freeze(array)

@@ -135,10 +135,7 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
         Context(m.node, m.replica, config.run_id, logger.bind(node=m.node)) for m in members
     ]
     warn = contexts[0].log.warning
-    on_host = _data_host(config) is None
-    memory = SharedMemory(options.shm_bytes, partial(warn, "{}")) if on_host else None
-    for ctx in contexts:
-        ctx.share(memory)
+    memory = _memory(config, contexts)
     codec = Codec(config.graph.types(), memory)
     plane = DataPlane(
         config.plan,
@@ -217,6 +214,16 @@ def _leave(reason: str) -> int:
         print(f"dflow worker: {reason}", file=sys.stderr)
         return EXIT_LOST
     return 0
+
+
+def _memory(config: WorkerConfig, contexts: list[Context]) -> SharedMemory | None:
+    """Return the shared memory of the worker, where its peers can read it."""
+    if _data_host(config) is not None:
+        return None
+    memory = SharedMemory(config.options.shm_bytes, partial(contexts[0].log.warning, "{}"))
+    for ctx in contexts:
+        ctx.share(memory)
+    return memory
 
 
 def _endpoints(config: WorkerConfig) -> Callable[[], str]:

@@ -221,13 +221,25 @@ class Outbound(Outputs):
                 del kept[sequence]
 
     def pump(self) -> None:
-        """Flush, and take in credit reports if that left something without credit."""
+        """Flush, and take in credit reports if that left something without credit.
+
+        And those of channels with messages in shared memory: the sooner a block is known to be
+        done with, the sooner it is written again, while it is still in the processor's cache.
+        """
         self.flush()
         if self.full or self.hungry:
             for link in self.links.values():
-                while (data := link.receive()) is not None:
-                    self._on_report(link.number, data)
+                self._hear(link)
             self.flush()
+        else:
+            for number, kept in self._kept.items():
+                if kept:
+                    self._hear(self.links[number])
+
+    def _hear(self, link: OutLink) -> None:
+        """Take in all reports that have come."""
+        while (data := link.receive()) is not None:
+            self._on_report(link.number, data)
 
     def receive(self, link: OutLink) -> None:
         """Take in one report of a link that can be read."""

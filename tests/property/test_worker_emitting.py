@@ -79,6 +79,9 @@ class Sizes(Codec):
         super().__init__()
         self.pack = self.encode
 
+    def expect_large(self) -> None:
+        """Everything is bytes here."""
+
     def encode(self, value: int) -> bytes:
         """Return a payload of ``value`` bytes."""
         if value == CANNOT_TRAVEL:

@@ -169,3 +169,11 @@ def test_nothing_is_lost_or_repeated_between_two_threads() -> None:
     emitter.join()
     assert seen == numbered(total)
     assert (lane.offered, lane.waiting) == (total, 0)
+
+
+def test_a_cut_between_a_message_and_its_counting_weighs_it_all_the_same() -> None:
+    window = SendWindow(10, 1 << 20)
+    lane = Lane([window])
+    lane.pending += [b"x" * 100, b"y" * 100]  # `push` has come this far in the main thread
+    lane.cut()
+    assert (window.sent, window.sent_bytes) == (2, 200)
