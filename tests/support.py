@@ -1,7 +1,8 @@
 """What tests share: waiting for a condition, and seeing what a run left behind.
 
 Isolation comes first: `isolate` gives the session its own temp directory and marks its
-environment, so that "left behind" means left by *this* session, whatever else the machine runs.
+environment, so that "left behind" means left by *this* session, whatever else the machine runs:
+several shards of the tests, say (scripts/test).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -78,14 +80,27 @@ def leftovers() -> dict[str, set[str]]:
     """Return what exists now and should not outlive a test: by kind, a set of names."""
     session = Path(tempfile.gettempdir())
     names = {entry.name for entry in session.iterdir() if not entry.name.startswith("pytest-of-")}
-    shm = {entry.name for entry in _SHM.iterdir()} if _SHM.is_dir() else set()
     return {
         "process": {f"{pid}: {command}" for pid, command in descendants().items()},
         "zombie": _zombies(),
         "temp entry": names,
-        "shared memory": {name for name in shm if name.startswith(("dflow", "psm_", "sem.mp-"))},
+        "shared memory": _shared_memory(),
         "thread": {t.name for t in threading.enumerate() if t.name.startswith("dflow")},
     }
+
+
+def _shared_memory() -> set[str]:
+    """Named shared memory that may be ours: what programs of others have mapped is theirs."""
+    names = {entry.name for entry in _SHM.iterdir()} if _SHM.is_dir() else set()
+    found = {name for name in names if name.startswith(("dflow", "psm_", "sem.mp-"))}
+    if found:
+        ours = {os.getpid(), *descendants()}
+        for process in psutil.process_iter():
+            if process.pid not in ours:
+                with suppress(OSError):
+                    maps = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8")
+                    found = {name for name in found if f"{_SHM}/{name}" not in maps}
+    return found
 
 
 def _zombies() -> set[str]:

@@ -31,10 +31,10 @@ class SlowTally(Tally):
         """Slow the hot path of this process down."""
         decode_batch = Codec.decode_batch
 
-        def slower(codec: Codec, body: bytes | memoryview, count: int) -> list[Any]:
+        def slower(codec: Codec, body: Any, count: int, *rest: Any) -> list[Any]:
             for _ in range(count):
                 sum(range(1500))
-            return decode_batch(codec, body, count)
+            return decode_batch(codec, body, count, *rest)
 
         Codec.decode_batch = slower  # type: ignore[assignment, method-assign]  # that is the injury
 

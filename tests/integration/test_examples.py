@@ -84,6 +84,7 @@ def test_the_kill_switch_overtakes_thousands_of_commands() -> None:
     assert max(float(on_late), float(off_late)) < 500  # the queue alone would take a second
 
 
+@pytest.mark.alone
 def test_the_viewer_gets_the_newest_frame_and_the_recorder_every_one() -> None:
     lines = run_example("camera_latest.py")
     seen = found(r"frame +(\d+), +(.*) ms old, +(\d+) passed over", lines)

@@ -14,7 +14,7 @@ from dflow import Graph, Input, Node, source
 from dflow.report import RunReport
 from tests.support import eventually
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(60), pytest.mark.alone]
 
 PERIOD_S = 0.05
 FRESH_S = 0.02

@@ -237,6 +237,7 @@ def test_what_waited_too_long_is_not_delivered(tmp_path: Path) -> None:
     assert (edge.expired, edge.delivered) == (100 - len(got), len(got))
 
 
+@pytest.mark.alone
 def test_latest_is_never_older_than_one_period_and_never_goes_back(tmp_path: Path) -> None:
     log = tmp_path / "log"
     graph = Graph("camera")

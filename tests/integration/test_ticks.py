@@ -19,7 +19,7 @@ import pytest
 from dflow import Graph, Input, Node, Output, RunReport, edge, node, sink
 from tests.integration.flows import await_file, endless, swallow
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(60), pytest.mark.alone]
 
 TICK_S = 0.05
 TICKS = 31
