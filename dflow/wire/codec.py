@@ -22,14 +22,26 @@ import msgpack
 
 from dflow.errors import DecodeError, EncodeError
 from dflow.wire.arrays import is_array_type, numpy_writer, read_array, read_scalar
+from dflow.wire.arrow import read_table, table_writer
 from dflow.wire.buffers import LARGE_BYTES, Memory, Parcel
 from dflow.wire.careful import CarefulPacker, describe_unsendable
 from dflow.wire.extensions import EXT_HEADS, ext_types_made
 from dflow.wire.frames import MAX_MESSAGE_BYTES
 from dflow.wire.large import Beside, LargePacker, LargePart, Lifted, large_readers, may_hold_large
+from dflow.wire.tensors import read_tensor, tensor_writer
 from dflow.wire.types import ClassCodec, class_codec, registered
 from dflow.wire.unpack import make_unpackers, require_whole, split_batch
-from dflow.wire.values import ARRAY, LEAVES, MARK_BYTE, READERS, SCALAR, TUPLE, WRITERS
+from dflow.wire.values import (
+    ARRAY,
+    LEAVES,
+    MARK_BYTE,
+    READERS,
+    SCALAR,
+    TABLE,
+    TENSOR,
+    TUPLE,
+    WRITERS,
+)
 
 __all__ = ["Codec"]
 
@@ -71,6 +83,8 @@ class Codec:
         readers = {
             ARRAY.code: read_array,
             SCALAR.code: read_scalar,
+            TABLE.code: read_table,
+            TENSOR.code: read_tensor,
             **large_readers(lambda: self._received),
             **READERS,
         }
@@ -160,7 +174,10 @@ class Codec:
         if codec is not None:
             self._add(codec)
             return self._writers[kind]
-        writer = numpy_writer(kind, self._beside)
+        beside = self._beside
+        writer = (
+            numpy_writer(kind, beside) or table_writer(kind, beside) or tensor_writer(kind, beside)
+        )
         if writer is None:
             if is_array_type(kind) or issubclass(
                 kind, (bytes, bytearray)

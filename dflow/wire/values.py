@@ -43,7 +43,7 @@ _SET, _FROZENSET, _BIG_INT, _COMPLEX = mark(2), mark(3), mark(5), mark(6)
 _DATETIME, _DATE, _TIME, _TIMEDELTA, _TIMEZONE, _ZONE = (mark(n) for n in range(7, 13))
 _DECIMAL, _UUID, _PATH, _DEQUE, _ORDERED, _COUNTER = (mark(n) for n in range(13, 19))
 CLASS, ARRAY, SCALAR = mark(30), mark(31), mark(32)
-BUFFER, VIEW = mark(33), mark(34)
+BUFFER, VIEW, TABLE, TENSOR = mark(33), mark(34), mark(35), mark(36)
 
 _PATHS: tuple[type[PurePath], ...] = (PosixPath, WindowsPath, PurePosixPath, PureWindowsPath)
 
