@@ -120,3 +120,10 @@ def test_each_customer_is_served_in_order_and_none_waits_for_another() -> None:
     outcomes = [words for (words,) in found(r".* cancelled .*: (\w+)$", lines)]
     assert outcomes == ["cancelled", "done", "handling"]
     assert any(line.endswith("then refused: 10 of 10 waiting") for line in lines)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory files are Linux's")
+def test_frames_are_shared_and_nothing_is_copied() -> None:
+    lines = run_example("frames.py", "--frames", "150")
+    assert "0 pixels were wrong, 0 frames were copied" in lines
+    assert lines[-1].startswith("900 MB of frames took")
