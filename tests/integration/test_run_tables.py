@@ -16,9 +16,7 @@ ROWS = 50_000
 
 def missing(name: str) -> Any:
     """Skip where a library is not installed, and say so."""
-    return pytest.mark.skipif(
-        importlib.util.find_spec(name) is None, reason=f"needs {name}"
-    )
+    return pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"needs {name}")
 
 
 def made(kind: str, number: int) -> Any:

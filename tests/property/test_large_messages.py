@@ -153,7 +153,8 @@ buffers: st.SearchStrategy[list[Any]] = st.lists(
     | st.just(BufferLost("gone")),
     max_size=4,
 )  # fmt: skip
-numbers = st.integers(0, 5).map(lambda n: n.to_bytes(2, "little")) | st.binary() | st.integers()
+small = st.integers(-(2**63), 2**64 - 1)
+numbers = st.integers(0, 5).map(lambda n: n.to_bytes(2, "little")) | st.binary() | small
 references = st.lists(numbers, max_size=3).map(lambda parts: [BUFFER, *parts])
 shapes = st.lists(st.integers(-1, LARGE_BYTES), max_size=3) | st.none()
 descriptions = st.one_of(
@@ -170,7 +171,7 @@ descriptions = st.one_of(
     ),
 ).map(lambda parts: list(parts))
 messages = st.recursive(
-    descriptions | st.integers(), lambda inner: st.lists(inner, max_size=3), max_leaves=6
+    descriptions | small, lambda inner: st.lists(inner, max_size=3), max_leaves=6
 )
 
 
