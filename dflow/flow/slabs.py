@@ -8,8 +8,11 @@ questions are bounded: one when a block is given back, `PROBES` when one is want
 memory has run out.
 
 Free blocks are used last in, first out, because they are warm in the cache and their pages are
-mapped; what never was used comes last of all. Lingering blocks are asked for oldest first: who
-keeps a window of frames lets go of the oldest.
+mapped; what never was used comes last of all. Of the lingering blocks the oldest are asked for
+each time, because who keeps a window of frames lets go of the oldest, and some of the others in
+turn, because somebody may keep the oldest for ever. To move those that are still held to the end
+was tried: a reader that is a little late then has its next releases noticed a whole round later,
+and memory grows.
 
 Slabs of a class grow as the class does, so that a few buffers take little memory and many take few
 slabs. When there is no room for a slab, slabs of other classes with no block in use are retired.
@@ -30,8 +33,10 @@ __all__ = ["MIN_BLOCK_BYTES", "PROBES", "SEARCH", "Block", "Growth", "Slab", "Sl
 MIN_BLOCK_BYTES = 64 * 1024
 """The smallest block; every block is a multiple of a quarter of it."""
 
-PROBES = 4
-"""Lingering blocks that are asked for when one is wanted."""
+OLDEST = 2
+OTHERS = 2
+PROBES = OLDEST + OTHERS
+"""Lingering blocks that are asked for when one is wanted: the oldest, and others in turn."""
 
 SEARCH = 64
 """Lingering blocks that are asked for, at most, to find a slab to retire."""
@@ -85,13 +90,14 @@ class Growth(NamedTuple):
 class _Class:
     """The blocks of one size that are not lent."""
 
-    __slots__ = ("blocks", "free", "fresh", "lingering")
+    __slots__ = ("blocks", "free", "fresh", "lingering", "turn")
 
     def __init__(self) -> None:
         self.blocks = 0
         self.free: list[Block] = []
         self.fresh: list[Block] = []
-        self.lingering: deque[Block] = deque()
+        self.lingering: deque[Block] = deque()  # oldest first
+        self.turn = 0  # who of them is asked next
 
 
 class Slabs:
@@ -161,7 +167,7 @@ class Slabs:
         for blocks in self._classes.values():
             for _ in range(min(budget, len(blocks.lingering))):
                 budget -= 1
-                self._ask_oldest(blocks, probe)
+                self._ask_next(blocks, 0, probe)
 
     def growth(self, block_bytes: int, probe: Probe) -> Growth | None:
         """Return how to get more blocks of this class, or None: there is no room, nor will be."""
@@ -216,18 +222,30 @@ class Slabs:
         self.in_use_bytes -= block.slab.block_bytes
 
     def _ask(self, blocks: _Class, probe: Probe) -> None:
-        """Ask for a few lingering blocks until one is free; those that are not come last."""
-        for _ in range(min(PROBES, len(blocks.lingering))):
-            if self._ask_oldest(blocks, probe):
+        """Ask for a few lingering blocks until one is free."""
+        for position in range(min(OLDEST, len(blocks.lingering))):
+            if self._ask_for(blocks, position, probe):
+                return
+        for _ in range(min(OTHERS, len(blocks.lingering) - OLDEST)):
+            if self._ask_next(blocks, OLDEST, probe):
                 return
 
-    def _ask_oldest(self, blocks: _Class, probe: Probe) -> bool:
-        block = blocks.lingering.popleft()
-        if probe(block):
-            self._free(blocks, block)
+    def _ask_next(self, blocks: _Class, first: int, probe: Probe) -> bool:
+        """Ask for the lingering block whose turn it is, not one of the ``first``."""
+        if not first <= blocks.turn < len(blocks.lingering):
+            blocks.turn = first
+        if self._ask_for(blocks, blocks.turn, probe):
             return True
-        blocks.lingering.append(block)
+        blocks.turn += 1
         return False
+
+    def _ask_for(self, blocks: _Class, position: int, probe: Probe) -> bool:
+        block = blocks.lingering[position]
+        if not probe(block):
+            return False
+        del blocks.lingering[position]
+        self._free(blocks, block)
+        return True
 
     def _emptied(self, slab: Slab, probe: Probe, budget: int) -> tuple[int, bool]:
         """Ask for the lingering blocks of a slab; return what is left to ask, and if it is empty.

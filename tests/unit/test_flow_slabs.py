@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import pytest
 
 from dflow.flow.slabs import (
     LARGEST_SLAB_BYTES,
     MIN_BLOCK_BYTES,
+    OTHERS,
     PROBES,
     SEARCH,
     Block,
@@ -119,8 +122,22 @@ def test_every_lingering_block_has_its_turn() -> None:
     for block in used:
         slabs.give_back(block, True, readers)
     readers.reading.discard(used[-1])
-    tries = [lent(slabs, KB64, readers) for _ in range(50 // PROBES + 1)]
+    tries = [lent(slabs, KB64, readers) for _ in range(50 // OTHERS + 1)]
     assert used[-1] in tries
+
+
+def test_a_window_that_is_a_little_late_takes_no_more_memory() -> None:
+    slabs, readers = Slabs(LARGE, HEADER), Readers()
+    window: deque[Block] = deque()
+    for number in range(2_000):
+        block = lent(slabs, KB64, readers)
+        window.append(block)
+        readers.reading.add(block)
+        slabs.give_back(block, True, readers)
+        late = number // 7 % 2  # lets go of two at once, or of none
+        while len(window) > 100 + 6 * late:
+            readers.reading.remove(window.popleft())
+    assert slabs.peak_bytes <= 112 * KB64
 
 
 def test_a_block_of_its_own_that_comes_back_is_lent_again() -> None:
