@@ -41,6 +41,7 @@ MODULES = (
     "scheduler",
     "control",
     "coordinator",
+    "metrics",
 )
 """Modules of `benchmarks` that have a ``BENCHMARK``, in the order they are run."""
 

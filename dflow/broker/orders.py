@@ -148,13 +148,17 @@ def turns(roll: Participants, given: Iterable[tuple[WorkerId, float]]) -> list[I
 
 def locate(plan: Plan, roll: Participants, node: str, port: str) -> list[list[object]]:
     """Return [channel, endpoint] of every replica of ``node`` that may still take messages."""
+    known = plan.by_name.get(node)
+    if known is None or port not in known.inputs:
+        return []
     rows: list[list[object]] = []
-    for number, (name, input_port, replica) in enumerate(plan.external_ports, len(plan.channels)):
-        p = roll.get(plan.host(WorkerId(name, replica)))
-        if (name, input_port) != (node, port) or p is None or p.drained or p.ended:
+    for replica, host in enumerate(plan.hosts(node)):
+        p = roll.get(host)
+        if p is None or p.drained or p.ended:
             continue
         endpoint = p.endpoints.get(int(plan.external_band(node, port)))
-        rows += [[number, endpoint]] if endpoint is not None else []
+        if endpoint is not None:
+            rows.append([plan.external_channel(node, port, replica), endpoint])
     return rows
 
 

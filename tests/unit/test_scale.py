@@ -138,6 +138,16 @@ def test_the_status_costs_each_worker_the_same(plan_of: Callable[[int], Plan]) -
     assert grows(work, SMALL, TIMES) < LINEAR
 
 
+def test_locating_a_port_does_not_look_at_other_nodes() -> None:
+    def work(size: int) -> Callable[[], object]:
+        run = begun(deep(size))
+        asked = [Received(HANDLE_KEY, c.Locate(n, f"n{n}", "in")) for n in (1, 2)]
+        run.feed(asked[:1])  # what the plan looks up once
+        return lambda: run.feed(asked[1:])
+
+    assert grows(work, SMALL, TIMES) * TIMES < LINEAR
+
+
 def test_pausing_a_node_does_not_look_at_the_others() -> None:
     def work(size: int) -> Callable[[], object]:
         run = begun(deep(size))
