@@ -23,11 +23,11 @@ from dflow.clock import monotonic_ns
 
 __all__ = ["BEAT_S", "Metronome"]
 
-FIRST_NS = 1_500_000
+FIRST_NS = 1_800_000
 """After this long in user code the pulse looks; 2 ms is what an emitted message may wait."""
 
-RENEW_NS = 500_000
-"""A timer set less than this ago is good enough: it rings 1 ms to 1.5 ms after the call."""
+RENEW_NS = 900_000
+"""A timer set less than this ago is good enough: it rings 0.9 ms to 1.8 ms after the call."""
 
 BEAT_S = 0.001
 """How often the pulse looks after that, while user code runs."""
