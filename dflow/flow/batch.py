@@ -3,10 +3,10 @@
 A lane serves the channels among which a message may be shared out freely: all replicas of
 an unkeyed edge, or the one replica a key belongs to. Two threads meet here without a lock
 on the hot path: the main thread only appends to ``pending``; cutting happens under the
-worker's IO lock, by whichever thread flushes. `list.append`, each step of `list.extend`, slicing
-and ``del`` of a slice are atomic, so a message appended while a cut is made stays for the next one.
-A loop in C appends a chunk (`Lane.begin`) and has it counted afterwards (`Lane.settle`), both under
-the lock: a cut meanwhile takes what is there.
+worker's IO lock, by whichever thread flushes. `list.append`, slicing and ``del`` of a slice
+are atomic, so a message appended while a cut is made stays for the next one. The innermost loops
+append a chunk (`Lane.begin`) and have it counted afterwards (`Lane.settle`), both under the lock: a
+cut meanwhile takes what is there.
 
 ``mark`` and ``byte_mark`` are where emit stops appending blindly and asks for attention: a
 full batch, or no more credit. They are hints: overshooting by a few messages is harmless,
@@ -94,7 +94,7 @@ class Lane:
         self.peak = 0
         self.full = False
         self._first = 0
-        self._began: tuple[int, int, int] | None = None
+        self._began: tuple[int, int, int, int] | None = None
         self._settled = -1  # how many were pending when `settle` had counted them all
         self._typical_bytes = MAX_BATCH_BYTES  # unknown: so that the first chunk is one message
         self._behind: deque[tuple[int, int]] = deque()  # (offered, when a cut left them behind)
@@ -120,16 +120,16 @@ class Lane:
         """
         if self._began is not None:  # user code was interrupted: nobody settled the last one
             self.settle()
-        self._began = len(self.pending), self.flushed, self.queued_bytes
+        self._began = len(self.pending), self.flushed, self.queued_bytes, self.offered
         self._settled = -1
         by_bytes = (self.byte_mark - self.queued_bytes) // self._typical_bytes + 1
         return max(1, min(most, self.mark - len(self.pending), by_bytes, MAX_BATCH))
 
-    def settle(self) -> bool:
-        """Count what was appended since `begin`; return whether the lane wants attention."""
+    def settle(self) -> int:
+        """Count what was appended since `begin`, and return how many messages that was."""
         if self._began is None:
-            return False
-        (at, flushed, queued_bytes), self._began = self._began, None
+            return 0
+        (at, flushed, queued_bytes, offered), self._began = self._began, None
         cut = self.flushed != flushed  # meanwhile, by somebody who did not know what all weighs
         new = self.pending[self.head if cut else at :]
         size = sum(map(len, new))
@@ -139,6 +139,11 @@ class Lane:
         if cut:
             self.update()
         self._settled = len(self.pending)
+        return self.offered - offered
+
+    @property
+    def wants_attention(self) -> bool:
+        """Whether a batch is full, or credit has run out."""
         return len(self.pending) >= self.mark or self.queued_bytes >= self.byte_mark
 
     @property

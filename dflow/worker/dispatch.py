@@ -20,7 +20,7 @@ from dflow.flow.in_edge import LOST, Batch, InChannel
 from dflow.message import Priority
 from dflow.wire.buffers import LARGE_BYTES
 from dflow.worker.context import current_headers
-from dflow.worker.emitting import ALL, ReturnedGenerator, emit_results
+from dflow.worker.emitting import ALL, ReturnedGenerator, call_each, emit_results
 from dflow.worker.faults import Interrupted
 from dflow.worker.handling import Handling
 
@@ -228,10 +228,7 @@ class Dispatcher:
 
     def _calls(self, call: Callable[[Any], Any], each: Iterator[Any], handling: Handling) -> None:
         try:
-            results = map(call, each)
-            _, over = emit_results(self._emit, self._direct, results, self._gate, handling.count)
-            if over:  # before `most`: `map` took a StopIteration of the handler for its own end
-                raise RuntimeError("handler raised StopIteration; use next(iterator, default)")
+            call_each(call, each, self._emit, self._direct, self._gate)
         except Interrupted:
             pass
         except ReturnedGenerator as returned:

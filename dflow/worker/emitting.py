@@ -1,45 +1,38 @@
-"""The innermost loops: take a result, emit it, until a turn is over.
+"""The innermost loops: hand a message to its handler, emit the result, until a turn is over.
 
-All do the same. `emit_each` calls ``emit`` for each result, in Python. The others run in C, a
-chunk of results at a time: one `map` takes results and remembers them, a filter drops None,
-another `map` packs, and `list.extend` appends to the lane, where the pulse thread finds what is
-there already even while a handler blocks in the middle of a chunk. That saves 150 to 200 ns a
-message (benchmarks/micro/test_appending.py). `emit_directly` is for the common case of one unkeyed
-edge on the only output, `discard_results` for a node without outputs. `emit_locally`, for one edge
-inside the worker, has nothing to pack, and must not miss a generator among the results.
+`call_each` takes messages, `emit_results` takes what a source or generator yields. Both know the
+common cases: one unkeyed edge on the only output (`Direct`), the same inside the worker
+(`LocalDirect`), no output at all (`Discard`); for the rest they call ``emit`` for each result. On a
+`Direct` one nothing but the packer is called for a result, and all bookkeeping is done once a
+chunk (`Lane.begin`, `Lane.settle`): that saves 150 to 200 ns a message
+(docs/decisions/0012-results-leave-in-chunks.md). Every value is packed before the next is asked
+for: what is emitted is frozen; and it is on the lane at once, where the pulse thread finds it
+while the next handler blocks.
 
-A loop in C can neither look at the gate nor at what a result weighs. It walks along the steps of
-the gate, which end when the gate shuts; and `Lane.begin` says how long a chunk may be, by what
-messages have weighed so far. Every value is packed before the next is asked for: what is emitted
-is frozen. tests/property/test_worker_emitting.py holds all to the same behaviour.
+tests/property/test_worker_emitting.py holds all to the same behaviour.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from functools import partial
-from operator import is_not
+from itertools import islice
+from operator import length_hint
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from dflow.errors import EncodeError
-from dflow.flow.batch import MAX_BATCH
-from dflow.worker.context import Direct, Discard
+from dflow.worker.context import Direct, Discard, LocalDirect
 
 if TYPE_CHECKING:
-    from dflow.worker.context import LocalDirect
     from dflow.worker.plane import Gate
 
 __all__ = [
-    "ALL", "ReturnedGenerator", "discard_results", "emit_directly", "emit_each", "emit_locally",
+    "ALL", "ReturnedGenerator", "call_each", "emit_directly", "emit_each", "emit_locally",
     "emit_results",
 ]  # fmt: skip
 
 ALL = 1 << 62
 """As many results as there are."""
-
-_is_something = partial(is_not, None)
 
 
 class ReturnedGenerator(Exception):
@@ -50,6 +43,36 @@ class ReturnedGenerator(Exception):
         self.values = values
 
 
+def call_each(
+    call: Callable[[Any], Any],
+    each: Iterator[Any],
+    emit: Callable[[Any], None],
+    direct: Direct | LocalDirect | Discard | None,
+    gate: Gate,
+) -> None:
+    """Call ``call`` with each of a list's values, and emit what it returns, until the gate shuts.
+
+    ``each`` tells how many are left. None is not emitted. Raises what ``call`` or ``emit`` raises,
+    and `ReturnedGenerator`.
+    """
+    count = length_hint(each)
+    if isinstance(direct, Direct) and count > 1 and not direct.codec.wary:
+        _call_directly(direct, call, each, gate)
+    elif isinstance(direct, Discard):
+        for value in each:
+            call(value)
+            if gate.shut:
+                break
+    else:
+        results = map(call, each)
+        if isinstance(direct, LocalDirect):
+            over = emit_locally(direct, results, gate, count)[1]
+        else:
+            over = emit_each(emit, results, gate, count)[1]
+        if over:  # before `count`: `map` took a StopIteration of the handler for its own end
+            raise RuntimeError("handler raised StopIteration; use next(iterator, default)")
+
+
 def emit_results(
     emit: Callable[[Any], None],
     direct: Direct | LocalDirect | Discard | None,
@@ -58,15 +81,11 @@ def emit_results(
     most: int,
 ) -> tuple[int, bool]:
     """Do as `emit_each` does, the direct way where there is one."""
-    if direct is None or most == 1:  # a chunk of one costs more than the call it saves
-        return emit_each(emit, results, gate, most)
-    if isinstance(direct, Direct):
-        if direct.codec.wary:
-            return emit_each(emit, results, gate, most)
+    if isinstance(direct, Direct) and most > 1 and not direct.codec.wary:
         return emit_directly(direct, results, gate, most)
-    if isinstance(direct, Discard):
-        return discard_results(results, gate, most)
-    return emit_locally(direct, results, gate, most)
+    if isinstance(direct, LocalDirect):
+        return emit_locally(direct, results, gate, most)
+    return emit_each(emit, results, gate, most)
 
 
 def emit_each(
@@ -96,38 +115,73 @@ def emit_each(
 def emit_directly(
     direct: Direct, results: Iterator[Any], gate: Gate, most: int
 ) -> tuple[int, bool]:
-    """Do as `emit_each` does, on one lane."""
+    """Do as `emit_each` does, on one lane.
+
+    What the iterator itself emits on the same output counts as taken, too.
+    """
     lane, codec = direct.lane, direct.codec
     left = most
     while True:
         with direct.lock:
             chunk = lane.begin(left)
-        steps = gate.allow(chunk)
-        taken: dict[int, Any] = {}
-        whole = True
+        append, pack = lane.pending.append, codec.pack
+        nothing = 0
+        ended = True
+        result = None
         try:
-            each = filter(_is_something, map(taken.setdefault, steps, results))
-            lane.pending.extend(map(codec.pack, each))
+            for result in islice(results, chunk):
+                if result is not None:
+                    append(pack(result))
+                else:
+                    nothing += 1
+                if gate.shut:
+                    ended = False
+                    break
         except Exception as error:  # noqa: BLE001  # of user code, or of what cannot be packed
-            whole = False
-            _emit_carefully(direct, taken, error)
+            ended = False
+            _emit_carefully(direct, result, error)
         finally:
             with direct.lock:
-                wanted = lane.settle()
-        left -= len(taken)
-        if lane.heavy and not codec.wary:
-            codec.expect_large()
-        if wanted:
+                taken = lane.settle() + nothing
+        left -= taken
+        if lane.wants_attention:
             direct.attend()
-        if whole and len(taken) < chunk == len(steps):
+        if ended and taken < chunk:
             return most - left, True
         if gate.shut or left <= 0 or codec.wary:
             return most - left, False
 
 
-def _emit_carefully(direct: Direct, taken: dict[int, Any], error: Exception) -> None:
-    """Emit the last value taken if it is what C could not pack, or raise ``error`` again."""
-    value = taken.get(len(taken) - 1)
+def _call_directly(
+    direct: Direct, call: Callable[[Any], Any], each: Iterator[Any], gate: Gate
+) -> None:
+    """Do as `call_each` does, on one lane."""
+    lane, codec = direct.lane, direct.codec
+    while True:
+        with direct.lock:
+            chunk = lane.begin(ALL)
+        append, pack = lane.pending.append, codec.pack
+        result = None
+        try:
+            for value in islice(each, chunk):
+                result = call(value)
+                if result is not None:
+                    append(pack(result))
+                if gate.shut:
+                    break
+        except Exception as error:  # noqa: BLE001  # of user code, or of what cannot be packed
+            _emit_carefully(direct, result, error)
+        finally:
+            with direct.lock:
+                lane.settle()
+        if lane.wants_attention:
+            direct.attend()
+        if gate.shut or codec.wary or not length_hint(each):
+            return
+
+
+def _emit_carefully(direct: Direct, value: Any, error: Exception) -> None:
+    """Emit ``value``, the last there was, if C could not pack it; or raise ``error`` again."""
     try:
         direct.codec.pack(value)
     except Exception:  # noqa: BLE001  # it is the value's
@@ -141,21 +195,6 @@ def _emit_carefully(direct: Direct, taken: dict[int, Any], error: Exception) -> 
             raise ReturnedGenerator(value) from None
         raise
     direct.lane.pending.append(payload)
-
-
-def discard_results(results: Iterator[Any], gate: Gate, most: int) -> tuple[int, bool]:
-    """Do as `emit_each` does where there is no output: ask for results, and forget them."""
-    left = most
-    while True:
-        chunk = min(left, MAX_BATCH)
-        steps = gate.allow(chunk)
-        last = deque(zip(steps, results, strict=False), maxlen=1)
-        count = last[0][0] + 1 if last else 0
-        left -= count
-        if count < chunk == len(steps):
-            return most - left, True
-        if gate.shut or left <= 0:
-            return most - left, False
 
 
 def emit_locally(

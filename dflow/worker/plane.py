@@ -14,7 +14,6 @@ from types import MappingProxyType
 from typing import Any
 
 from dflow.clock import cpu_ns, delayed_ns, monotonic_ns
-from dflow.flow.batch import MAX_BATCH
 from dflow.flow.in_edge import InChannel
 from dflow.flow.local_edge import LocalEdge
 from dflow.flow.queue_edge import QueueEdge
@@ -33,8 +32,6 @@ __all__ = ["DataPlane", "Gate"]
 NOTHING: Mapping[str, NodeStats] = MappingProxyType({})
 
 
-_STEPS = list(range(MAX_BATCH))
-
 SWEEP_NS = 1_000_000_000
 
 FRESHEN_NS = 3_000_000
@@ -44,27 +41,23 @@ FRESHEN_NS = 3_000_000
 class Gate:
     """Whether the main thread should end its turn: no credit, a command, or time to flush.
 
-    ``held``: it stays shut until the turn has ended, whatever credit comes back. A loop that runs
-    in C cannot look at the gate: it walks along ``steps``, and ends where they end. Any thread
-    may shut the gate.
+    ``held``: it stays shut until the turn has ended, whatever credit comes back. Any thread may
+    shut it.
     """
 
-    __slots__ = ("held", "shut", "steps")
+    __slots__ = ("held", "shut")
 
     def __init__(self) -> None:
         self.shut = False
         self.held = False
-        self.steps: list[int] = []
 
     def close(self) -> None:
         """Shut it: nothing more is begun."""
         self.shut = True
-        self.steps.clear()
 
     def hold(self) -> None:
         """Shut it for the rest of the turn."""
-        self.held = True
-        self.close()
+        self.held = self.shut = True
 
     def open(self) -> None:
         """Let a turn begin."""
@@ -72,17 +65,7 @@ class Gate:
 
     def update(self, *, full: bool) -> None:
         """Shut it if there is no credit left, or open it again, unless it is held."""
-        if full or self.held:
-            self.close()
-        else:
-            self.shut = False
-
-    def allow(self, count: int) -> list[int]:
-        """Return ``count`` steps, at most `MAX_BATCH`, for a loop in C; 1 if the gate is shut."""
-        self.steps = steps = _STEPS[:count]
-        if self.shut:  # looked at after the steps are there: who shuts it now finds them
-            del steps[1:]
-        return steps
+        self.shut = full or self.held
 
 
 class DataPlane:
