@@ -34,7 +34,7 @@ __all__ = ["CURVES", "Curve", "Point"]
 
 JSON = Path(__file__).parent.parent / "docs" / "img" / "growth.json"
 SECONDS = 0.8
-PROBE = 256
+MOST = 1_000_000
 
 Build = Callable[[int, int, str], Graph]
 """Makes the graph for a value of x and a number of messages; its sink writes to the file."""
@@ -44,12 +44,15 @@ relay = node(workload.relay)
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One line of a plot: ``name`` is ``plot.series``; ``x`` the values it is measured at."""
+    """One line of a plot: ``name`` is ``plot.series``; ``x`` the values it is measured at.
+
+    ``least``: messages of a round at an x, at the least, so that beginning is a small part of it.
+    """
 
     name: str
     x: tuple[int, ...]
     build: Build
-    most: int = 1_000_000
+    least: Callable[[int], int] = lambda x: 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +151,20 @@ CURVES = (
     Curve("chain.a process each", (1, 2, 3, 4, 6, 8, 12, 16), chain),
     Curve("chain.fused", (1, 2, 3, 4, 6, 8, 12, 16), lambda *a: chain(*a, fused=True)),
     Curve("fan_out.sinks", (1, 2, 3, 4, 6, 8, 12, 16, 24, 32), fan_out),
-    Curve("size.one hop", tuple(16 * 4**power for power in range(11)), size),
-    Curve("capacity.two hops", tuple(2**power for power in range(13)), capacity),
+    Curve(
+        "size.one hop",
+        tuple(16 * 4**power for power in range(11)),
+        size,
+        lambda x: max(64, min(20_000, 200_000_000 // x)),
+    ),
+    Curve(
+        "capacity.two hops",
+        tuple(2**power for power in range(13)),
+        capacity,
+        lambda x: min(20_000, 1000 * x),
+    ),
     Curve("replicas.no work", (1, 2, 3, 4, 6, 8), replicas),
-    Curve("replicas.1 ms of work", (1, 2, 3, 4, 6, 8), working),
+    Curve("replicas.1 ms of work", (1, 2, 3, 4, 6, 8), working, lambda x: 500),
 )
 
 
@@ -169,13 +182,10 @@ def once(curve: Curve, x: int, count: int) -> tuple[float, float]:
 
 
 def enough(curve: Curve, x: int) -> int:
-    """Return how many messages take about `SECONDS`."""
-    count = PROBE
-    while True:
-        rate, _ = once(curve, x, count)
-        if count / rate > SECONDS / 8 or count >= curve.most:
-            return max(32, min(curve.most, int(rate * SECONDS)))
-        count *= 8
+    """Return how many messages take about `SECONDS`, or the least."""
+    least = curve.least(x)
+    rate, _ = once(curve, x, least)
+    return max(least, min(MOST, int(rate * SECONDS)))
 
 
 def measure(curves: list[Curve], rounds: int) -> dict[str, list[Point]]:

@@ -134,7 +134,7 @@ def _all_cpu_s(cores: list[int]) -> float:
     """Return the seconds all programs have used of ``cores``, and those the hypervisor took."""
     each = psutil.cpu_times(percpu=True)
     times = [each[core] for core in cores if core < len(each)]
-    return sum(t.user + t.nice + t.system + getattr(t, "steal", 0.0) for t in times)
+    return float(sum(t.user + t.nice + t.system + getattr(t, "steal", 0.0) for t in times))
 
 
 def own_cpu_s() -> float:
