@@ -35,6 +35,7 @@ __all__ = ["LONG", "MODULES", "SHORT", "TOLERANCE", "Benchmark", "Effort", "Figu
 MODULES = (
     "throughput",
     "hop",
+    "replicas",
     "fuse",
     "latency",
     "startup",

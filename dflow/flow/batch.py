@@ -12,6 +12,9 @@ cut meanwhile takes what is there.
 full batch, or no more credit. They are hints: overshooting by a few messages is harmless,
 because credit is only ever spent by `cut`.
 
+Where replicas share a lane, what waits here goes to whoever is free next. So a replica is sent no
+more than it works off in some milliseconds (`dflow.flow.allowance`), however much credit it has.
+
 A lane also knows since when its oldest message is under way, at a cost for each batch and none for
 each message: every batch remembers when its first message came, as far as cuts tell. A cut that
 leaves messages behind notes how far they go and when that was, so an age may fall short by what
@@ -24,6 +27,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from dflow.flow.allowance import Allowance
 from dflow.flow.credit import SendWindow
 from dflow.flow.sharing import share_out
 from dflow.wire.notes import NO_NOTES, Notes
@@ -72,6 +76,7 @@ class Lane:
         "_flights",
         "_settled",
         "_typical_bytes",
+        "allowances",
         "byte_mark",
         "flushed",
         "flushed_bytes",
@@ -84,8 +89,9 @@ class Lane:
         "windows",
     )  # fmt: skip
 
-    def __init__(self, windows: Sequence[SendWindow]) -> None:
+    def __init__(self, windows: Sequence[SendWindow], allowances: Sequence[Allowance] = ()) -> None:
         self.windows = tuple(windows)
+        self.allowances = tuple(allowances)
         self.pending: list[bytes] = []
         self.head = 0
         self.queued_bytes = 0
@@ -184,6 +190,8 @@ class Lane:
         else:
             # who has no bytes left takes no share, or it would hold up the others
             rooms = [w.room if w.room_bytes > 0 else 0 for w in self.windows]
+            if self.allowances:
+                rooms = self._allowed(rooms, now)
             shares = share_out(waiting, rooms, self._first)
             self._first = (self._first + 1) % len(shares)
             for index, share in enumerate(shares):
@@ -220,6 +228,17 @@ class Lane:
             self.mark = min(MAX_BATCH, room)
             self.byte_mark = self.flushed_bytes + min(MAX_BATCH_BYTES, room_bytes)
         return 0, [payload], first
+
+    def _allowed(self, rooms: list[int], now: int) -> list[int]:
+        """Return how much of ``rooms`` each channel may use, so that none has work for long."""
+        found = []
+        for window, allowance, room in zip(self.windows, self.allowances, rooms, strict=True):
+            in_flight = window.sent - window.taken
+            allowance.look(window.taken, in_flight, now)
+            found.append(min(room, allowance.size - in_flight))
+            if not in_flight:
+                allowance.sending(0, now)
+        return found
 
     def _cut_for(
         self, index: int, share: int, batches: list[tuple[int, list[bytes], int]], since: int
@@ -291,7 +310,8 @@ class Lane:
             self.mark = len(self.pending) + MAX_BATCH
             self.byte_mark = self.queued_bytes + MAX_BATCH_BYTES
         else:
-            self.mark = self.head + min(max(waiting + 1, MAX_BATCH), room)
+            ask = waiting + MAX_BATCH if self.allowances else max(waiting + 1, MAX_BATCH)
+            self.mark = self.head + min(ask, room)
             self.byte_mark = self.flushed_bytes + min(
                 max(waiting_bytes + 1, MAX_BATCH_BYTES), room_bytes
             )

@@ -69,24 +69,28 @@ class SendWindow:
 class ReceiveWindow:
     """What a channel's receiver has taken, and when the sender should hear of it.
 
-    ``reports`` is `EdgePlan.reports`. With "ready", what is reported as taken is what is done,
-    in whatever order: a sender may then send as many as there are hands free. ``beyond`` are the
+    ``reports`` is `EdgePlan.reports`. With "prompt", the sender shares messages out among several,
+    and sends each a few: it wants to know when half of them are gone. With "ready", what is
+    reported as taken is what is done, in whatever order: a sender may then send as many as there
+    are hands free. ``beyond`` are the
     numbers of messages done while an earlier one is not; they are reported with "ready" only.
     ``lent``: messages asked for although as many are here as there are hands free, because what is
     here may be out of date.
     """
 
     __slots__ = (
-        "_at", "_at_bytes", "_ready", "beyond", "capacity", "done", "lent", "max_bytes", "received",
-        "received_bytes", "reported", "reported_bytes", "reported_done", "taken", "taken_bytes",
+        "_at", "_at_bytes", "_prompt", "_ready", "beyond", "capacity", "done", "lent", "max_bytes",
+        "received", "received_bytes", "reported", "reported_bytes", "reported_done", "taken",
+        "taken_bytes",
     )  # fmt: skip
 
     def __init__(self, capacity: int, max_bytes: int, reports: str = "half") -> None:
         self.capacity = capacity
         self.max_bytes = max_bytes
         self._ready = reports == "ready"
+        self._prompt = reports == "prompt"
         # a report is due when so many messages, or bytes, are owed
-        self._at = (capacity + 1) // 2 if reports == "half" else 1
+        self._at = (capacity + 1) // 2 if reports in ("half", "prompt") else 1
         self._at_bytes = min(PROMPT_BYTES, (max_bytes + 1) // 2)
         self.received = 0
         self.received_bytes = 0
@@ -142,6 +146,8 @@ class ReceiveWindow:
         taken = self._credit
         if idle or self._at == 1:
             return taken != self.reported or self.done != self.reported_done
+        if self._prompt and 2 * (taken - self.reported) >= self.received - self.reported > 0:
+            return True
         return (
             taken - self.reported >= self._at
             or self.taken_bytes - self.reported_bytes >= self._at_bytes

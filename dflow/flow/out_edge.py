@@ -12,6 +12,7 @@ from typing import Any
 from zlib import crc32
 
 from dflow.errors import OptionError
+from dflow.flow.allowance import SHARED_NS, Allowance
 from dflow.flow.batch import Cut, Lane
 from dflow.flow.credit import SendWindow
 from dflow.flow.keyed_lane import KeyedLane
@@ -63,7 +64,8 @@ class OutEdge:
 
     ``channels`` are the channel numbers, ``windows`` their credit, in replica order.
     ``news``: nothing to tell the receivers beside messages. ``decode`` makes a key of its bytes,
-    for people; it is called by the thread that asks for `queue_stats`.
+    for people; it is called by the thread that asks for `queue_stats`. ``least``: if not 0, a
+    channel is sent what its receiver works off soon, and at least so many messages.
     """
 
     news = False
@@ -82,6 +84,7 @@ class OutEdge:
         max_bytes: int,
         key: Callable[[Any], Any] | None = None,
         decode: Callable[[bytes], Any] = bytes,
+        least: int = 0,
     ) -> None:
         self.index = index
         self.id = edge_id
@@ -92,7 +95,8 @@ class OutEdge:
         self._by_key: tuple[KeyedLane, ...] = ()
         self._counts = DoneByKey()
         if key is None:
-            self.lanes: tuple[Lane, ...] = (Lane(self.windows),)
+            allowances = [Allowance(capacity, least, SHARED_NS) for _ in channels] if least else ()
+            self.lanes: tuple[Lane, ...] = (Lane(self.windows, allowances),)
         else:
             self.lanes = self._by_key = tuple(KeyedLane(window) for window in self.windows)
         self._only = (self.lanes[0], b"")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dflow.flow.allowance import Allowance
+from dflow.flow.allowance import SHARED_NS, TARGET_NS, Allowance
 from dflow.flow.batch import MAX_BATCH
 from dflow.flow.credit import SendWindow
 from dflow.flow.waiting import Item, Line
@@ -79,11 +79,12 @@ class Queue:
         self._counts_flying = plan.reports != "ready"
         self._capacity = 1 if plan.policy == "latest" else plan.capacity
         self.allowances: tuple[Allowance, ...] = ()
-        if plan.reports != "ready" and (self._chooses or plan.numbered):
-            most = plan.window
+        if plan.reports != "ready" and (self._chooses or plan.numbered or plan.shared):
+            most, least, target = plan.window, plan.slots, SHARED_NS
             if self._chooses:  # at least half of what waits does so here
                 most = min(most, 1 + plan.capacity // 2 // len(self.channels))
-            self.allowances = tuple(Allowance(most) for _ in self.channels)
+                least, target = 1, TARGET_NS
+            self.allowances = tuple(Allowance(most, least, target) for _ in self.channels)
 
     # --- how full --------------------------------------------------------------------------------
 

@@ -73,7 +73,8 @@ class EdgePlan:
     number, for the replicas of an ordered node. ``tagged``: the sender is an ordered node with
     replicas, so messages carry the number of the input they came from and arrive to be put in
     order. ``limit``: messages of one key in flight at once, over all channels (0: no limit).
-    ``slots``: messages in flight on one channel of an edge with a limit. ``local``: both ends are
+    ``slots``: messages a receiver handles at once. ``shared``: several replicas share its messages,
+    and whoever is free gets the next. ``local``: both ends are
     in one worker process (`Plan.fused`), so replica i sends to replica i only, without a socket.
     """
 
@@ -95,6 +96,7 @@ class EdgePlan:
     limit: int = 0
     slots: int = 1
     cancellable: bool = False
+    shared: bool = False
     local: bool = False
 
     @property
@@ -138,14 +140,17 @@ class EdgePlan:
     def reports(self) -> str:
         """When a receiver reports credit.
 
-        ``"half"``: half a window is owed, or it is idle. ``"eager"``: after each turn.
+        ``"half"``: half a window is owed, or it is idle. ``"prompt"``: half of what its sender
+        believes it has is owed. ``"eager"``: after each turn.
         ``"ready"``: as soon as a handler has returned, and only what is done: the next message
         is asked for when there is somebody to handle it.
         """
         if self.limit or self.policy == "latest":
             return "ready"
-        if self.policy != "block" or self.numbered:  # who loses messages wants to know
+        if self.policy != "block":  # who loses messages wants to know
             return "eager"
+        if self.shared or self.numbered:
+            return "prompt"
         return "half"
 
 

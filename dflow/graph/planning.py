@@ -113,6 +113,7 @@ def _planned(
         tagged=data and is_reordered(gives) and (takes.replicas == 1 or keyed or reordered),
         limit=(takes.max_in_flight_per_key or 0) if keyed else 0,
         slots=takes.concurrency,
+        shared=data and not keyed and takes.replicas > 1 and from_node != EXTERNAL,
         cancellable=options.cancellable or from_node == EXTERNAL,
     )
 

@@ -8,7 +8,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING
@@ -180,8 +180,7 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
         for node, ctx in zip(nodes, contexts, strict=True)
     ]
     work = works[0] if len(works) == 1 else Crew(works, worker, plane, pulse.commands)
-    spin_s = max(node.node_options.spin_s for node in nodes)
-    loop = WorkerLoop(work, plane, pulse, contexts[0], _endpoints(config), spin_s)
+    loop = WorkerLoop(work, plane, pulse, contexts[0], _endpoints(config), _spin_s(nodes))
     interrupt = install_interrupt(_interrupter(pulse))
     pulse.attach(plane, work.stats, interrupt, loop.leave, work.told_to_end, work.interruptible)
     try:
@@ -192,6 +191,10 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
         plane.close()
         pulse.leave()
         close_context()
+
+
+def _spin_s(nodes: Sequence[Node]) -> float:
+    return max(node.node_options.spin_s for node in nodes)
 
 
 def _place(options: list[NodeOptions], by_band: int, warn: Callable[[str], None]) -> None:

@@ -123,7 +123,14 @@ class Outbound(Outputs):
             code = EdgeCode(self._codec.encode, self._codec.decode, key, merge)
             return QueueEdge(edge, channels, code)
         return OutEdge(
-            edge.index, edge.id, channels, edge.capacity, edge.max_bytes, key, self._labels.decode
+            edge.index,
+            edge.id,
+            channels,
+            edge.capacity,
+            edge.max_bytes,
+            key,
+            self._labels.decode,
+            edge.slots if edge.shared else 0,
         )
 
     def _make_local(

@@ -41,13 +41,20 @@ class ChannelPair(RuleBasedStateMachine):
         max_bytes=st.integers(10, 90),
         receivers=st.integers(1, 3),
         keyed=st.booleans(),
+        shared=st.booleans(),
     )
-    def open(self, capacity: int, max_bytes: int, receivers: int, keyed: bool) -> None:
-        """Make the two ends."""
+    def open(
+        self, capacity: int, max_bytes: int, receivers: int, keyed: bool, shared: bool
+    ) -> None:
+        """Make the two ends; of a shared edge, each has only what is worked off soon."""
+        self.reporting = "prompt" if shared else "half"
         self.capacity, self.max_bytes = capacity, max_bytes
         numbers = range(FIRST, FIRST + receivers)
         key = (lambda message: message[1]) if keyed else None
-        self.edge = OutEdge(0, "a.out->b.in", numbers, capacity, max_bytes, key, CODEC.decode)
+        least = 2 if shared else 0
+        self.edge = OutEdge(
+            0, "a.out->b.in", numbers, capacity, max_bytes, key, CODEC.decode, least
+        )
         self.ends = {n: self._receiver(n) for n in numbers}
         self.wires: dict[int, deque[bytes]] = {n: deque() for n in numbers}
         self.reports: list[f.Frame] = []
@@ -59,8 +66,9 @@ class ChannelPair(RuleBasedStateMachine):
 
     def _receiver(self, number: int) -> InChannel:
         return InChannel(
-            number, "a.out->b.in", "in", Priority.NORMAL, self.capacity, self.max_bytes, EPOCH
-        )
+            number, "a.out->b.in", "in", Priority.NORMAL, self.capacity, self.max_bytes, EPOCH,
+            reports=self.reporting,
+        )  # fmt: skip
 
     # --- the sender ---------------------------------------------------------------------------
 

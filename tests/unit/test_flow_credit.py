@@ -52,6 +52,24 @@ def test_a_message_larger_than_the_window_leaves_negative_room() -> None:
     assert window.room_bytes == -15
 
 
+def test_a_prompt_receiver_reports_when_it_has_taken_half_of_what_it_was_sent() -> None:
+    window = ReceiveWindow(1000, 1000, "prompt")
+    assert not window.due(idle=False)
+    window.receive(0, 5, 5)
+    due = []
+    for _ in range(5):
+        window.taken += 1
+        due.append(window.due(idle=False))
+        if due[-1]:
+            window.report()
+    assert due == [False, False, True, True, True]
+    window.receive(5, 900, 0)
+    window.taken += 449
+    assert not window.due(idle=False)
+    window.taken += 1
+    assert window.due(idle=False)
+
+
 def test_a_gap_or_a_repetition_is_refused() -> None:
     window = ReceiveWindow(8, 100)
     window.receive(0, 3, 30)

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from dflow.flow.allowance import Allowance
 from dflow.flow.batch import MAX_BATCH, MAX_BATCH_BYTES, Lane
 from dflow.flow.credit import SendWindow
 
@@ -130,6 +131,49 @@ def test_single_messages_go_round_the_replicas() -> None:
         lane.push(payload)
         receivers += [index for index, _ in cut(lane)]
     assert sorted(receivers) == [0, 0, 1, 1, 2, 2]
+
+
+def shared_lane(capacity: int = 10_000) -> Lane:
+    """Return a lane of two replicas, each of which is sent what it works off soon."""
+    windows = [SendWindow(capacity, WIDE) for _ in range(2)]
+    return Lane(windows, [Allowance(capacity, 2) for _ in windows])
+
+
+def test_what_replicas_share_waits_for_whoever_is_free() -> None:
+    lane = shared_lane()
+    slow, fast = lane.windows
+    for payload in numbered(1000):
+        lane.push(payload)
+    now = 0
+    assert [(index, len(batch)) for index, batch, _ in lane.cut(now)] == [(0, 2), (1, 2)]
+    assert not lane.full
+    for _ in range(20):  # a message takes 20 ms, or 10 us
+        now += 20_000_000
+        taken = min(slow.taken + 1, slow.sent)
+        slow.report(taken, 0, taken)
+        for _ in range(10):
+            now += 10_000 * (fast.sent - fast.taken)
+            fast.report(fast.sent, 0, fast.sent)
+            lane.cut(now)
+    assert not lane.waiting
+    assert slow.sent <= 22
+
+
+def test_who_waits_for_a_free_replica_is_not_asked_about_at_every_message() -> None:
+    lane = shared_lane()
+    for payload in numbered(600):
+        lane.push(payload)
+    lane.cut(0)
+    assert pushes_until_attention(lane) == MAX_BATCH
+
+
+def test_a_shared_lane_is_full_when_its_credit_is_used_up_here_and_there() -> None:
+    lane = shared_lane(4)
+    for payload in numbered(8):
+        lane.push(payload)
+    lane.cut(0)
+    assert lane.waiting == 4
+    assert lane.full
 
 
 def test_a_replica_without_byte_credit_does_not_hold_up_the_others() -> None:

@@ -440,6 +440,14 @@ def test_a_slow_receiver_has_one_message_at_a_time() -> None:
     assert set(allowance_of(100_000_000)) == {1}
 
 
+def test_who_may_be_sent_several_at_least_always_may() -> None:
+    allowance = Allowance(1024, least=3)
+    for report in range(1, 5):
+        assert allowance.size == 3
+        allowance.look(report, 2, report * 1000 * MS)
+    assert Allowance(2, least=3).size == 2
+
+
 @pytest.mark.parametrize("cost_ns", [1_000, 10_000, 100_000, 1_000_000])
 def test_a_fast_receiver_soon_has_several_milliseconds_of_work(cost_ns: int) -> None:
     sizes = allowance_of(cost_ns, most=10_000)

@@ -90,9 +90,21 @@ def test_control_goes_to_every_replica_unless_keyed() -> None:
     assert not planned(receiver=three(), priority=Priority.HIGH).broadcast
 
 
+def test_replicas_share_the_messages_of_a_data_edge_without_key() -> None:
+    two = keep().options(replicas=2)
+    edge = planned(receiver=two)
+    assert (edge.shared, edge.reports, edge.slots, edge.queued) == (True, "prompt", 1, False)
+    for other in (
+        planned(),
+        planned(receiver=keep().options(replicas=2), key=abs),
+        planned(receiver=keep().options(replicas=2), priority=Priority.CONTROL),
+    ):
+        assert not other.shared
+
+
 def test_the_inputs_of_ordered_replicas_are_numbered() -> None:
     edge = planned(receiver=ordered().values)
-    assert (edge.numbered, edge.tagged, edge.queued, edge.reports) == (True, False, True, "eager")
+    assert (edge.numbered, edge.tagged, edge.queued, edge.reports) == (True, False, True, "prompt")
     assert not planned(receiver=ordered(replicas=1).values).numbered
     assert not planned(receiver=ordered().settings).numbered
     assert planned(receiver=ordered().settings).broadcast
