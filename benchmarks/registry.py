@@ -43,6 +43,7 @@ MODULES = (
     "control",
     "coordinator",
     "metrics",
+    "frames",
 )
 """Modules of `benchmarks` that have a ``BENCHMARK``, in the order they are run."""
 

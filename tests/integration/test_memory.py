@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import array
+import asyncio
 import ctypes
 import os
 import signal
 import sys
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dflow import Context, Graph, Input, Node, edge, latest, node, sink, source
+from dflow import Context, Graph, Input, Node, Output, edge, latest, node, sink, source
 from dflow.errors import RunError
-from tests.integration.flows import Inlet, collect, ended_by, run_checked
+from tests.integration.flows import Inlet, await_file, collect, ended_by, run_checked
 from tests.support import eventually
 
 np = pytest.importorskip("numpy")
@@ -388,3 +391,74 @@ def test_a_killed_worker_leaves_no_memory_behind_and_nothing_wrong(victim: str) 
     report = ended_by(caught.value)
     assert sum(each.errors for each in report.nodes) == 0
     eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids.values()))
+
+
+# --- no longer than needed -----------------------------------------------------------------------
+
+
+class Alternating(Node):
+    """Emits a frame, then asks whether it is gone, in turn."""
+
+    frames = Output(dict)
+    questions = Output(int)
+
+    def produce(self) -> Iterator[None]:
+        for number in range(5):
+            self.frames.emit({"number": number, "frame": frame(number)})
+            yield
+            await_file(Path(self.folder, str(number)))
+            self.questions.emit(number)
+            yield
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+
+class Watched(Node):
+    """Remembers the last frame weakly; ``way`` says how its handler ends."""
+
+    frames = Input(dict)
+    questions = Input(int)
+    answers = Output()
+
+    def __init__(self, folder: str, way: str) -> None:
+        self.folder, self.way = folder, way
+        self.last: Any = None
+
+    @frames.handler
+    def look(self, x: dict[str, Any]) -> Any:
+        self.last = weakref.ref(x["frame"])
+        Path(self.folder, str(x["number"])).touch()
+        if self.way == "raises":
+            raise ValueError(x["number"])
+        return None if self.way == "returns nothing" else x["frame"]
+
+    @questions.handler
+    def answer(self, number: int) -> None:
+        self.answers.emit(("gone", self.last() is None))
+
+
+class WatchedLater(Watched):
+    """The same with a coroutine."""
+
+    frames = Input(dict)
+
+    @frames.handler
+    async def look(self, x: dict[str, Any]) -> Any:
+        await asyncio.sleep(0)
+        return Watched.look(self, x)
+
+
+@pytest.mark.parametrize("kind", [Watched, WatchedLater])
+@pytest.mark.parametrize("way", ["returns nothing", "returns it", "raises"])
+@pytest.mark.parametrize("options", [{"ordered": True}, {}], ids=str)
+def test_a_frame_is_let_go_of_when_its_handler_has_ended(
+    kind: Any, way: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    feed, reader = Alternating(str(tmp_path)), kind(str(tmp_path), way).options(**options)
+    graph = Graph("let-go")
+    graph.connect(feed.frames, reader.frames)
+    graph.connect(feed.questions, reader.questions)
+    found, report = collect(graph, reader)
+    assert [one for one in found if isinstance(one, tuple)] == [("gone", True)] * 5
+    assert report.node(reader.name).errors == (5 if way == "raises" else 0)
