@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
+import signal
 import sys
 import time
 from collections import defaultdict
@@ -23,6 +25,7 @@ from typing import Any
 
 import psutil
 
+import dflow
 from benchmarks.peers.environment import ROOT, commit, install, machine, versions
 from benchmarks.peers.measuring import Failed, loopback_only, measure
 from benchmarks.peers.registry import PEERS, Peer
@@ -30,7 +33,7 @@ from benchmarks.peers.table import print_rows
 from benchmarks.peers.verdict import Round, summary
 from benchmarks.peers.work import WARM_UP, WORKS
 
-LIMIT_S = 60.0
+LIMIT_S = 90.0
 BUSY_SAMPLE_S = 0.2
 
 
@@ -45,6 +48,7 @@ class Found:
 
 def main() -> int:
     """Measure, print, write."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # nothing is left of that either
     asked = _parser().parse_args()
     peers = [peer for peer in PEERS if not asked.only or peer.adapter in asked.only]
     if asked.quick:
@@ -53,12 +57,16 @@ def main() -> int:
     needed = any(not peer.own for peer in peers)
     python, missing = install(asked.venv) if needed else (Path(sys.executable), {})
     found = Found()
-    for number, peer, work in _turns(peers, asked.work or WORKS, asked.rounds):
-        if peer.package in missing:
-            found.failures[peer.adapter][work] = missing[peer.package]
-        elif work not in found.failures[peer.adapter]:
-            told = _measure_one(found, peer, work, _count(peer, work, asked), python)
-            print(f"{number} {peer.adapter} {work}: {told}", flush=True)
+    try:
+        for number, peer, work in _turns(peers, asked.work or WORKS, asked.rounds):
+            if peer.package in missing:
+                found.failures[peer.adapter][work] = missing[peer.package]
+            elif work not in found.failures[peer.adapter]:
+                told = _measure_one(found, peer, work, _count(peer, work, asked), python)
+                print(f"{number} {peer.adapter} {work}: {told}", flush=True)
+    except KeyboardInterrupt:
+        print("interrupted; this is what there is", file=sys.stderr)
+        asked.quick = True
     document = _document(found, peers, asked, python)
     document["took_s"] = round(time.monotonic() - began)
     asked.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -86,7 +94,12 @@ def _document(
     found: Found, peers: list[Peer], asked: argparse.Namespace, python: Path
 ) -> dict[str, Any]:
     packages = sorted({peer.package for peer in peers if peer.package})
-    known = {**versions(python, packages), **versions(Path(sys.executable), ["dflow", "pyzmq"])}
+    known = {
+        **versions(python, packages),
+        **versions(Path(sys.executable), ["pyzmq"]),
+        "dflow": dflow.__version__,
+        "": f"Python {platform.python_version()}",
+    }
     busy = sorted(found.busy) or [0.0]
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
