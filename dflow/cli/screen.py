@@ -1,6 +1,7 @@
 """A status as tables: nodes, edges, and the busiest keys of edges that have any.
 
-A column that would be empty is left out, so that what shows is worth a look.
+A column that would be empty is left out, and so are most rows of a large run
+(`dflow.telemetry.choice`), so that what shows is worth a look.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from dflow.report import EdgeStatus, KeyStatus, NodeStatus, RunStatus
+from dflow.telemetry.choice import edges_worth_showing, nodes_worth_showing
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -24,18 +26,33 @@ _OLD_S = 1.0
 _Cell = Callable[[EdgeStatus], "Text | str"]
 
 
-def screen(status: RunStatus, *, keys: bool = False) -> Group:
-    """Return ``status`` as something rich can print; ``keys`` adds a table of keys."""
+def screen(status: RunStatus, *, keys: bool = False, most: int | None = None) -> Group:
+    """Return ``status`` as something rich can print; ``keys`` adds a table of keys.
+
+    ``most``: rows of each table, None for all; what is left out is counted below it.
+    """
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[Text | Table] = [_headline(status), Text(), _nodes(status)]
-    if status.edges:
-        parts += [Text(), _edges(status.edges)]
+    all_nodes = [node for node in status.nodes if node.kind != "external"]
+    most = max(len(all_nodes), len(status.edges)) if most is None else most
+    nodes = nodes_worth_showing(status, most)
+    edges = edges_worth_showing(status.edges, most)
+    parts: list[Text | Table] = [_headline(status), Text(), _nodes(nodes)]
+    parts += _more(len(all_nodes) - len(nodes), "nodes")
+    if edges:
+        parts += [Text(), _edges(edges)]
+        parts += _more(len(status.edges) - len(edges), "edges")
     if keys:
         some = any(edge.keys for edge in status.edges)
         parts += [Text(), _keys(status.edges) if some else Text("no edge counts by key", "dim")]
     return Group(*parts)
+
+
+def _more(left_out: int, what: str) -> list[Text]:
+    from rich.text import Text
+
+    return [Text(f"and {left_out:,} {what} that stand out less; --all", "dim")] if left_out else []
 
 
 def _headline(status: RunStatus) -> Text:
@@ -62,13 +79,12 @@ def _table(head: Sequence[str], *, left: int = 1) -> Table:
     return table
 
 
-def _nodes(status: RunStatus) -> Table:
+def _nodes(nodes: Sequence[NodeStatus]) -> Table:
     table = _table(("node", "state", "replicas", "handled", "emitted", "errors"), left=2)
-    for node in status.nodes:
-        if node.kind != "external":
-            counts = [f"{n:,}" for n in (node.replicas, node.handled, node.emitted)]
-            errors = _count(node.errors, "red")
-            table.add_row(_styled(node.name, "cyan"), _state(node), *counts, errors)
+    for node in nodes:
+        counts = [f"{n:,}" for n in (node.replicas, node.handled, node.emitted)]
+        errors = _count(node.errors, "red")
+        table.add_row(_styled(node.name, "cyan"), _state(node), *counts, errors)
     return table
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -21,18 +22,25 @@ from dflow.errors import OptionError, RunError, did_you_mean
 from dflow.report import RunStatus
 
 if TYPE_CHECKING:
+    from rich.console import Group
+
     from dflow.launch.observer import Observer
     from dflow.launch.rundir import LiveRun
 
 __all__ = ["status"]
 
 EVERY_S = 1.0
+MOST_ROWS = 40
+"""Nodes, and edges, that are shown unless all are asked for."""
+
+Draw = Callable[[RunStatus], "Group"]
 _PIPE_WIDTH = 1000
 
 
 @click.command(short_help="Show a run under way.")
 @click.argument("run_id", required=False, metavar="[RUN]")
 @click.option("--keys", is_flag=True, help="Show the busiest keys of edges that have keys.")
+@click.option("--all", "whole", is_flag=True, help="Show every node and edge of a large run.")
 @click.option("--watch", is_flag=True, help="Show it every second until the run ends, or Ctrl-C.")
 @click.option(
     "--join",
@@ -42,7 +50,9 @@ _PIPE_WIDTH = 1000
 )
 @token_option
 @json_option
-def status(run_id: str | None, keys: bool, watch: bool, url: str | None, token: str | None) -> None:
+def status(
+    run_id: str | None, keys: bool, whole: bool, watch: bool, url: str | None, token: str | None
+) -> None:
     """Show nodes, edges and queues of a run under way: yours, on this host.
 
     RUN is the beginning of a run's id; with only one run under way it is not needed. Looking
@@ -55,14 +65,15 @@ def status(run_id: str | None, keys: bool, watch: bool, url: str | None, token: 
       dflow status --json | jq '.status.edges[] | {id, depth}'
       DFLOW_TOKEN=secret dflow status --join tcp://10.0.0.5:7000
     """
+    draw = partial(screen, keys=keys, most=None if whole else MOST_ROWS)
     with _observer(run_id, url, token) as observer:
         if watch:
-            _watch(observer, keys=keys)
+            _watch(observer, draw)
         else:
             now = observer.status()
             if now is None:
                 raise _gone(observer)
-            _show(now, keys=keys)
+            _show(now, draw)
 
 
 @contextmanager
@@ -120,7 +131,7 @@ def _gone(observer: Observer) -> RunError:
     return RunError(f"the run ended meanwhile{how}")
 
 
-def _show(now: RunStatus, *, keys: bool) -> None:
+def _show(now: RunStatus, draw: Draw) -> None:
     """Print a status to stdout."""
     if wants_json():
         show_json(ok=True, exit_code=0, status=now.to_dict())
@@ -130,17 +141,17 @@ def _show(now: RunStatus, *, keys: bool) -> None:
     terminal = sys.stdout.isatty()
     console = Console(file=sys.stdout, width=None if terminal else _PIPE_WIDTH)
     with console.capture() as capture:
-        console.print(screen(now, keys=keys))
+        console.print(draw(now))
     click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
-def _watch(observer: Observer, *, keys: bool) -> None:
+def _watch(observer: Observer, draw: Draw) -> None:
     """Show the run again and again; return when it ends, or at Ctrl-C."""
     try:
         if sys.stdout.isatty() and not wants_json():
-            _watch_live(observer, keys=keys)
+            _watch_live(observer, draw)
         else:
-            _watch_lines(observer, keys=keys)
+            _watch_lines(observer, draw)
     except KeyboardInterrupt:
         return
     report = observer.report
@@ -148,20 +159,20 @@ def _watch(observer: Observer, *, keys: bool) -> None:
         say(f"the run ended: {report.outcome}")
 
 
-def _watch_lines(observer: Observer, *, keys: bool) -> None:
+def _watch_lines(observer: Observer, draw: Draw) -> None:
     while (now := observer.status()) is not None:
-        _show(now, keys=keys)
+        _show(now, draw)
         if not wants_json():
             click.echo()
         time.sleep(EVERY_S)
 
 
-def _watch_live(observer: Observer, *, keys: bool) -> None:
+def _watch_live(observer: Observer, draw: Draw) -> None:
     from rich.console import Console
     from rich.live import Live
 
     console = Console(file=sys.stdout)
     with Live(console=console, auto_refresh=False, screen=True) as live:
         while (now := observer.status()) is not None:
-            live.update(screen(now, keys=keys), refresh=True)
+            live.update(draw(now), refresh=True)
             time.sleep(EVERY_S)

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from dflow.report import NodeStatus, RunStatus
+from dflow.telemetry.choice import nodes_worth_showing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,6 +33,7 @@ LINE_EVERY_S = 2.0
 _RATE_OVER_S = 1.0
 _BAR = 12
 _MANY_NODES = 8
+_MOST_ROWS = 40
 
 
 class Progress:
@@ -256,6 +258,8 @@ def _table(status: RunStatus, rates: dict[str, float]) -> Table:
     from rich.table import Table
 
     title = f"{status.graph}  {status.phase}  {status.uptime_s:.1f} s  {_missing(status)}"
+    if len(status.nodes) > _MOST_ROWS:
+        title += f"  ({_MOST_ROWS} of {len(status.nodes):,} nodes)"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("node", no_wrap=True)
     for head in ("replicas", "handled", "emitted", "errors", "per second"):
@@ -272,9 +276,7 @@ def _rows(
 ) -> Iterator[tuple[Any, ...]]:
     from rich.text import Text
 
-    for node in status.nodes:
-        if node.kind == "external":
-            continue
+    for node in nodes_worth_showing(status, _MOST_ROWS):
         errors = Text(f"{node.errors:,}", style="red" if node.errors else "dim")
         counts = (str(node.replicas), f"{node.handled:,}", f"{node.emitted:,}", errors)
         yield (Text(node.name, style="cyan"), *counts, f"{rates[node.name]:,.0f}", _bar(fill, node))

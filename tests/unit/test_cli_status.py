@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from dflow.cli.screen import screen
 from dflow.launch import rundir
 from dflow.launch.rundir import LiveRun
 from dflow.report import EdgeStatus, KeyStatus, NodeStatus, RunStatus
+from dflow.telemetry.choice import edges_worth_showing, nodes_worth_showing
 
 STATUS = RunStatus(
     "orders",
@@ -42,6 +44,41 @@ def shown(status: RunStatus, *, keys: bool = False) -> list[str]:
     with console.capture() as capture:
         console.print(screen(status, keys=keys))
     return [line.rstrip() for line in capture.get().splitlines()]
+
+
+def large(count: int) -> RunStatus:
+    """Return a long chain: one node has an error, one has drained, one has much to do."""
+    nodes = [NodeStatus(f"n{i}", "node", 1, workers=("running",)) for i in range(count)]
+    nodes[7] = replace(nodes[7], errors=2)
+    nodes[9] = replace(nodes[9], workers=("drained",))
+    edges = [EdgeStatus(f"n{i}.out->n{i + 1}.in", capacity=100) for i in range(count - 1)]
+    edges[4] = replace(edges[4], depth=90)
+    edges[2] = replace(edges[2], oldest_s=3.0)
+    return replace(STATUS, nodes=tuple(nodes), edges=tuple(edges))
+
+
+def test_of_a_large_run_the_rows_are_shown_that_stand_out() -> None:
+    status = large(1000)
+    assert [node.name for node in nodes_worth_showing(status, 3)] == ["n5", "n7", "n9"]
+    edges = edges_worth_showing(status.edges, 2)
+    assert [edge.id for edge in edges] == ["n2.out->n3.in", "n4.out->n5.in"]
+
+
+def test_a_small_run_is_shown_whole() -> None:
+    assert nodes_worth_showing(STATUS, 3) == list(STATUS.nodes[:3])
+    assert edges_worth_showing(STATUS.edges, 2) == list(STATUS.edges)
+
+
+def test_the_screen_says_what_it_leaves_out() -> None:
+    console = Console(width=200, file=None)
+    with console.capture() as capture:
+        console.print(screen(large(1000), most=2))
+    lines = capture.get().splitlines()
+    beginnings = [line.split()[0] if line.strip() else "" for line in lines]
+    edges = ["n2.out->n3.in", "n4.out->n5.in"]
+    assert beginnings == ["orders", "", "node", "n7", "n9", "and", "", "edge", *edges, "and"]
+    assert lines[5].rstrip() == "and 998 nodes that stand out less; --all"
+    assert lines[-1].rstrip() == "and 997 edges that stand out less; --all"
 
 
 def test_the_screen_shows_nodes_and_edges_and_leaves_out_what_is_empty() -> None:
