@@ -44,6 +44,8 @@ class Ref:
 class LocalEdge:
     """The sending half of a plain edge inside a worker; ``window`` is that of its receiver.
 
+    ``pushed``: something was emitted by a call of ``emit`` since that was last set to False.
+
     Two threads meet here as they do at a lane (`dflow.flow.batch`): `push` needs no lock.
     """
 
@@ -51,6 +53,7 @@ class LocalEdge:
 
     __slots__ = (
         "_window", "channels", "closed", "ended", "id", "index", "key", "mark", "peak", "pending",
+        "pushed",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +71,7 @@ class LocalEdge:
         self.pending: list[Any] = []
         self.mark = min(MAX_BATCH, window.capacity)
         self.peak = 0
+        self.pushed = False
         self.ended = False
         self.closed = False
 
@@ -82,7 +86,14 @@ class LocalEdge:
     def push(self, value: Any) -> bool:
         """Let ``value`` wait; return whether the edge should be flushed now."""
         self.pending.append(value)
+        self.pushed = True
         return len(self.pending) >= self.mark
+
+    def passed_on(self, count: int) -> None:
+        """Count messages that the receiver was called with: taken, but not done yet."""
+        self._window.received += count
+        self._window.taken += count
+        self.peak = max(self.peak, 1)
 
     @property
     def room(self) -> int:

@@ -40,6 +40,7 @@ __all__ = [
     "Metrics",
     "current_headers",
     "make_emitters",
+    "refuse_results",
     "refusing_emitters",
 ]
 
@@ -90,6 +91,7 @@ class Context:
         "log",
         "metrics",
         "node",
+        "passed",
         "replica",
         "run_id",
         "watched",
@@ -102,6 +104,7 @@ class Context:
         self.log = log
         self.metrics = Metrics()
         self.watched = False
+        self.passed: Headers | None = None  # of a message that another node called this one with
         self._stopping = False
         self._emitters: dict[str, Emit] = {}
         self._handling: Callable[[], Handling | None] = lambda: None
@@ -110,7 +113,7 @@ class Context:
     @property
     def headers(self) -> Headers | None:
         """Where the message at hand came from; None in a source or a hook."""
-        return current_headers.get()
+        return self.passed or current_headers.get()
 
     @property
     def cancelled(self) -> bool:
@@ -190,6 +193,19 @@ class Unconsumed:
 
     def __call__(self, value: Any, *, id: str | None = None) -> None:
         self.count += 1
+
+
+def refuse_results(node: str, outputs: list[str]) -> Emit:
+    """Return what is done with returned and yielded values when none of ``outputs`` is theirs."""
+
+    def emit(value: Any) -> None:
+        if outputs:
+            raise PortError(
+                f"node {node}: a returned or yielded value needs exactly one output, got "
+                f"{', '.join(outputs)}; say which, e.g. self.{outputs[0]}.emit(value)"
+            )
+
+    return emit
 
 
 def refusing_emitters(node: Node) -> dict[str, Emit]:

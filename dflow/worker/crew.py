@@ -10,6 +10,8 @@ when its own inputs do. What they share is the thread, so they take turns:
   messages, and after `PATIENCE` turns for each node even if there are: so messages usually run
   through all nodes before a source makes new ones, and still no source starves.
 * A tick is called when it is due, after the turn at hand.
+* A turn of a node whose results all go to one other may pass through to that one, and on, without
+  turns of theirs (`dflow.worker.chain`).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections.abc import Sequence, Sized
 from typing import TYPE_CHECKING
 
 from dflow.clock import monotonic_ns
+from dflow.worker.chain import find_chains
 
 if TYPE_CHECKING:
     from dflow.flow.in_edge import InChannel
@@ -57,6 +60,8 @@ class Crew:
             for channel in (*plan.channels, *plan.external_channels)
             if plan.host(channel.receiver) == me
         }
+        for name, way_through in find_chains([work.station() for work in works], plane).items():
+            by_name[name].way_through = way_through
 
     # --- what the loop asks ----------------------------------------------------------------------
 

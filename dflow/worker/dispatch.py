@@ -20,7 +20,13 @@ from dflow.flow.in_edge import LOST, Batch, InChannel
 from dflow.message import Priority
 from dflow.wire.buffers import LARGE_BYTES
 from dflow.worker.context import current_headers
-from dflow.worker.emitting import ALL, ReturnedGenerator, call_each, emit_results
+from dflow.worker.emitting import (
+    ALL,
+    ReturnedGenerator,
+    call_each,
+    emit_results,
+    stopped_iteration,
+)
 from dflow.worker.faults import Interrupted
 from dflow.worker.handling import Handling
 
@@ -30,6 +36,7 @@ if TYPE_CHECKING:
     from dflow.worker.context import Direct, Discard, Emit, LocalDirect
     from dflow.worker.ordered import Order
     from dflow.worker.plane import Gate
+    from dflow.worker.way import Way
 
 __all__ = ["PROMPT_TURN_NS", "TURN_NS", "Dispatcher", "Turns"]
 
@@ -57,13 +64,15 @@ class Turns:
     A turn that was long because the core was taken away says nothing of what messages cost.
     Taken for long messages, they would leave one by one, and a batch that was taken apart stays
     so on every node to come: in a chain on busy cores a message cost three times as much.
+    ``each_ns`` is what a message cost lately.
     """
 
-    __slots__ = ("_preempted", "_seen", "_turn_ns", "busy_ns", "size")
+    __slots__ = ("_preempted", "_seen", "_turn_ns", "busy_ns", "each_ns", "size")
 
     def __init__(self, turn_ns: int = TURN_NS, preempted: Callable[[], int] = preempted) -> None:
         self.size = 1
         self.busy_ns = 0
+        self.each_ns = 0
         self._turn_ns = turn_ns
         self._preempted = preempted
         self._seen = 0
@@ -75,6 +84,8 @@ class Turns:
             seen, self._seen = self._seen, self._preempted()
             if self._seen != seen:  # since the last long one: perhaps not in this one
                 return
+        if messages:
+            self.each_ns = elapsed_ns // messages
         if elapsed_ns > messages * PROMPT_NS:
             self.size = 1
         elif elapsed_ns > self._turn_ns:
@@ -93,8 +104,8 @@ class Dispatcher:
 
     __slots__ = (
         "_began_ns", "_codec", "_direct", "_emit", "_ended_ns", "_gate", "_handlers", "_on_error",
-        "_order", "_paused_before", "_turns", "choosing", "errors", "handled", "handling",
-        "other_ns", "paused",
+        "_order", "_paused_before", "choosing", "errors", "handled", "handling", "other_ns",
+        "paused", "turns",
     )  # fmt: skip
 
     def __init__(
@@ -115,7 +126,7 @@ class Dispatcher:
         self._codec = codec
         self._gate = gate
         self._on_error = on_error
-        self._turns = {port: Turns(turn_ns) for port in handlers}
+        self.turns = {port: Turns(turn_ns) for port in handlers}
         self._began_ns = self._ended_ns = 0
         self._paused_before = 0
         self.handled = 0
@@ -139,25 +150,31 @@ class Dispatcher:
     @property
     def busy_ns(self) -> int:
         """Nanoseconds spent in user code (and in emit, which it calls)."""
-        return self.other_ns + sum(turns.busy_ns for turns in self._turns.values())
+        return self.other_ns + sum(turns.busy_ns for turns in self.turns.values())
 
     def turn(self, channel: InChannel, most: int = MAX_TURN) -> None:
         """Hand up to ``most`` messages of the first batch to the handler, for about one turn."""
         self.run(channel, most)
         self.settle()
 
-    def run(self, channel: InChannel, most: int = MAX_TURN) -> None:
-        """Do the part of `turn` that runs user code; `settle` must follow."""
+    def run(self, channel: InChannel, most: int = MAX_TURN, way: Way | None = None) -> None:
+        """Do the part of `turn` that runs user code; `settle` must follow.
+
+        ``way``: how the turn passes through to other nodes.
+        """
         handler = self._handlers[channel.port]
         self.choosing = True
-        values = self._next_values(channel, min(self._turns[channel.port].size, most))
+        values = self._next_values(channel, min(self.turns[channel.port].size, most))
         each = iter(values)
         self.handling = handling = Handling(channel, channel.window.taken, len(values), each)
         self._paused_before = len(self.paused)
         self.choosing = False
         if values:
             self._began_ns = self._ended_ns = monotonic_ns()
-            if self._order is not None:
+            if way is not None:
+                way.begin()
+                way.calls(each, handling)
+            elif self._order is not None:
                 self._one_by_one(self._order, handler, each, handling)
             elif handler.is_generator:
                 self._generators(handler.call, each)
@@ -172,7 +189,7 @@ class Dispatcher:
             return
         channel = handling.channel
         used = handling.begun
-        self._turns[channel.port].measured(used, self._ended_ns - self._began_ns)
+        self.turns[channel.port].measured(used, self._ended_ns - self._began_ns)
         current_headers.set(None)
         self.handled += used
         channel.take(used)
@@ -234,14 +251,14 @@ class Dispatcher:
         except ReturnedGenerator as returned:
             self.drain(returned.values, handling)
         except Exception as error:  # noqa: BLE001  # user code may raise anything
-            self._failed(error, "handler")
+            self.failed(error, "handler")
 
     def _generators(self, call: Callable[[Any], Any], each: Iterator[Any]) -> None:
         for value in each:
             try:
                 results = iter(call(value) or ())
             except Exception as error:  # noqa: BLE001  # user code may raise anything
-                self._failed(error, "handler")
+                self.failed(error, "handler")
                 continue
             if not self.drain(results, self.handling) or self._gate.shut:
                 break
@@ -265,7 +282,7 @@ class Dispatcher:
             except Interrupted:
                 pass
             except Exception as error:  # noqa: BLE001  # user code may raise anything
-                self._failed(error, "handler")
+                self.failed(error, "handler")
             if slot is not None and not paused:
                 order.leave(slot)
             if paused or self._gate.shut:
@@ -308,7 +325,7 @@ class Dispatcher:
             except Interrupted:
                 return True
             except Exception as error:  # noqa: BLE001  # user code may raise anything
-                self._failed(error, "handler")
+                self.failed(error, "handler")
                 if not isinstance(results, GeneratorType):
                     return True
                 if self._gate.shut:
@@ -320,8 +337,11 @@ class Dispatcher:
         restore = self._handlers[channel.port].restore
         return values if restore is None else [restore(value) for value in values]
 
-    def _failed(self, error: BaseException, where: str) -> None:
+    def failed(self, error: BaseException, where: str) -> None:
+        """Count an error of the user's code, and report it."""
         self.errors += 1
+        if isinstance(error, StopIteration):  # it has no text of its own, and looks like an end
+            error = stopped_iteration(error)
         self._on_error(error, where)
 
     def _salvage(self, channel: InChannel, batch: Batch, error: DecodeError) -> list[Any]:

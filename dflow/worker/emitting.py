@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALL", "ReturnedGenerator", "call_each", "emit_directly", "emit_each", "emit_locally",
-    "emit_results",
+    "emit_results", "stopped_iteration",
 ]  # fmt: skip
 
 ALL = 1 << 62
@@ -41,6 +41,12 @@ class ReturnedGenerator(Exception):
     def __init__(self, values: Iterator[Any]) -> None:
         super().__init__("expected a value, got a generator; write `yield from`")
         self.values = values
+
+
+def stopped_iteration(error: StopIteration | None = None) -> RuntimeError:
+    """Return what is reported when a handler raised ``error``, if that is at hand."""
+    text = "handler raised StopIteration; use next(iterator, default)"
+    return RuntimeError(text).with_traceback(error.__traceback__ if error else None)
 
 
 def call_each(
@@ -70,7 +76,7 @@ def call_each(
         else:
             over = emit_each(emit, results, gate, count)[1]
         if over:  # before `count`: `map` took a StopIteration of the handler for its own end
-            raise RuntimeError("handler raised StopIteration; use next(iterator, default)")
+            raise stopped_iteration()
 
 
 def emit_results(

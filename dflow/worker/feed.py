@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from dflow.worker.aio import AsyncRunner, AsyncSource
@@ -10,8 +10,10 @@ from dflow.worker.source import SyncSource
 
 if TYPE_CHECKING:
     from dflow.worker.context import Direct, Discard, Emit, LocalDirect
+    from dflow.worker.dispatch import Turns
     from dflow.worker.plane import Gate
     from dflow.worker.user_code import UserCode
+    from dflow.worker.way import Way
 
 __all__ = ["Feed"]
 
@@ -66,12 +68,32 @@ class Feed:
         """Nanoseconds spent in the generator and in emit."""
         return 0 if self._source is None else self._source.busy_ns
 
-    def pull(self) -> None:
-        """Emit values for about one turn."""
+    @property
+    def values(self) -> Iterator[Any] | None:
+        """What it pulls values from; None before the first turn, and of coroutines."""
+        return self._source.values if isinstance(self._source, SyncSource) else None
+
+    @property
+    def turns(self) -> Turns | None:
+        """What measures its turns; None before the first one, and of coroutines."""
+        return self._source.turns if isinstance(self._source, SyncSource) else None
+
+    def refused(self, error: Exception) -> None:
+        """Report a value that is none."""
+        self._code.errors += 1
+        self._code.failed(error, "source")
+
+    def pull(self, way: Way | None = None) -> None:
+        """Emit values for about one turn; ``way``: it passes through to other nodes."""
         if self._source is None:
             self._source = self._open()
-        if not self._source.exhausted:
-            with self._code:
+        if self._source.exhausted:
+            return
+        with self._code:
+            if way is not None and isinstance(self._source, SyncSource):
+                way.begin()
+                self._source.turn(way)
+            else:
                 self._source.turn()
 
     def _open(self) -> SyncSource | AsyncSource:

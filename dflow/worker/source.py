@@ -19,6 +19,7 @@ from dflow.worker.faults import Interrupted
 if TYPE_CHECKING:
     from dflow.worker.context import Direct, Discard, LocalDirect
     from dflow.worker.plane import Gate
+    from dflow.worker.way import Way
 
 __all__ = ["SyncSource"]
 
@@ -31,10 +32,10 @@ class SyncSource:
         "_emit",
         "_gate",
         "_on_error",
-        "_turns",
-        "_values",
         "errors",
         "exhausted",
+        "turns",
+        "values",
     )
 
     def __init__(
@@ -45,12 +46,12 @@ class SyncSource:
         on_error: OnError,
         direct: Direct | LocalDirect | Discard | None = None,
     ) -> None:
-        self._values = values
+        self.values = values
         self._emit = emit
         self._direct = direct
         self._gate = gate
         self._on_error = on_error
-        self._turns = Turns()
+        self.turns = Turns()
         self.errors = 0
         self.exhausted = False
 
@@ -62,29 +63,32 @@ class SyncSource:
     @property
     def busy_ns(self) -> int:
         """Nanoseconds spent in the generator and in emit."""
-        return self._turns.busy_ns
+        return self.turns.busy_ns
 
-    def turn(self) -> None:
-        """Pull and emit values for about one turn."""
+    def turn(self, way: Way | None = None) -> None:
+        """Pull and emit values for about one turn; ``way``: it passes through to other nodes."""
         pulled = 0
         began = monotonic_ns()
         try:
-            pulled, self.exhausted = emit_results(
-                self._emit, self._direct, self._values, self._gate, self._turns.size
-            )
+            if way is not None:
+                pulled, self.exhausted = way.pull(self.values, self.turns.size)
+            else:
+                pulled, self.exhausted = emit_results(
+                    self._emit, self._direct, self.values, self._gate, self.turns.size
+                )
         except Interrupted:
             self.exhausted = True
         except Exception as error:  # noqa: BLE001  # user code may raise anything
             # of a generator only that value is lost; if it raised itself, it has no next one
             self.errors += 1
-            self.exhausted = not isinstance(self._values, GeneratorType)
+            self.exhausted = not isinstance(self.values, GeneratorType)
             self._on_error(error, "source")
-        self._turns.measured(pulled, monotonic_ns() - began)
+        self.turns.measured(pulled, monotonic_ns() - began)
 
     def close(self) -> None:
         """End the source: its ``finally`` blocks run."""
         self.exhausted = True
-        close = getattr(self._values, "close", None)
+        close = getattr(self.values, "close", None)
         if close is not None:
             try:
                 close()

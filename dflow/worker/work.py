@@ -17,17 +17,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dflow.clock import monotonic_ns, wall_ns
-from dflow.errors import PortError
 from dflow.flow.queue_edge import QueueEdge
 from dflow.message import Priority
 from dflow.stats import NodeStats, WorkerStats
 from dflow.wire.restoring import restorer
 from dflow.worker.aio import AsyncRunner
+from dflow.worker.chain import Station, Through, no_way
 from dflow.worker.context import (
     Context,
     Discard,
     current_headers,
     make_emitters,
+    refuse_results,
     refusing_emitters,
 )
 from dflow.worker.dispatch import MAX_TURN, PROMPT_TURN_NS, TURN_NS, Dispatcher
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from dflow.wire.codec import Codec
     from dflow.worker.plane import DataPlane
     from dflow.worker.pulse import Pulse
+    from dflow.worker.way import Way
 
 __all__ = ["Work"]
 
@@ -81,16 +83,14 @@ class Work:
         self._overdraft = min((e.capacity for e in plane.plan.out_edges(ctx.node)), default=1)
         self._handlers = _bind_inputs(node, ctx)
         self._order = self._make_order()
-        order = self._order
-        emitters = make_emitters(node, plane, codec, check_types=check_types, order=order)
+        emitters = make_emitters(node, plane, codec, check_types=check_types, order=self._order)
         self._emitters = emitters.by_port
         self._unconsumed = emitters.unconsumed
         ctx.attach(self._emitters)
         node.attach(self._emitters)
-        outputs = list(node.outputs)
-        port = "out" if "out" in outputs or len(outputs) != 1 else outputs[0]
-        self._emit = self._emitters.get(port) or self._refuse_results(outputs)
-        self._direct = emitters.direct.get(port) if outputs else Discard()
+        port = node.main_output or "out"
+        self._emit = self._emitters.get(port) or refuse_results(ctx.node, list(node.outputs))
+        self._direct = emitters.direct.get(port) if node.outputs else Discard()
         for edge in self._outputs.edges:
             if isinstance(edge, QueueEdge):
                 edge.on_merge_error = self._code.say
@@ -104,12 +104,14 @@ class Work:
             self._code.failed,
             self._direct,
             self.turn_ns,
-            order,
+            self._order,
         )
         plane.canceller.watch(self.dispatch)
         ctx.follow(lambda: self.dispatch.handling)
         if len(self._handlers) == 1:
             self._code.emitter = next(iter(self._handlers.values())).call
+        self.way_through: Through = no_way
+        self._way: Way | None = None  # of the turn at hand
         self.tasks: AsyncRunner | None = None
         self._feed = self._make_feed() if node.kind == "source" else None
         if any(handler.is_async for handler in self._handlers.values()):
@@ -135,19 +137,6 @@ class Work:
         self._outputs.orders.append(order)
         return order
 
-    def _refuse_results(self, outputs: list[str]) -> Callable[[Any], None]:
-        """Return what is done with returned and yielded values when no output is theirs."""
-        name = self._ctx.node
-
-        def emit(value: Any) -> None:
-            if outputs:
-                raise PortError(
-                    f"node {name}: a returned or yielded value needs exactly one output, got "
-                    f"{', '.join(outputs)}; say which, e.g. self.{outputs[0]}.emit(value)"
-                )
-
-        return emit
-
     def _need_tasks(self) -> AsyncRunner:
         if self.tasks is None:
             self.tasks = AsyncRunner(
@@ -162,6 +151,13 @@ class Work:
             self._plane.canceller.watch(tasks=self.tasks)
             self._pulse.wake_after_flush = True
         return self.tasks
+
+    def station(self) -> Station:
+        """Return what a chain of fused nodes knows of this one."""
+        return Station(
+            self._node, self._ctx, self._handlers, self._emit, self._direct, self.dispatch,
+            self._feed, self._inputs, self._outputs, self._holds, self._order,
+        )  # fmt: skip
 
     # --- what the loop asks ----------------------------------------------------------------------
 
@@ -178,6 +174,8 @@ class Work:
     @property
     def running(self) -> bool:
         """Whether the user code that runs now, or ran last, is this node's."""
+        if self._way is not None:
+            return self._way.at_source
         return self._plane.running is self._outputs
 
     @property
@@ -313,8 +311,16 @@ class Work:
             return True
         if self._feed is None or self._waits():
             return False
-        self._feed.pull()
+        self._way = self.way_through(None)
+        self._feed.pull(self._way)
+        self._arrived()
         return True
+
+    def _arrived(self) -> None:
+        """Count what has passed through in the turn that is over."""
+        way, self._way = self._way, None
+        if way is not None:
+            way.settle()
 
     def _overdrawn(self) -> int:
         """Return how many messages were emitted without credit since it ran out; it has.
@@ -342,10 +348,13 @@ class Work:
             self._start_tasks(channel)
         else:
             alone = self._only_control() if only_control is None else only_control
+            if not alone and channel.priority is not Priority.CONTROL:
+                self._way = self.way_through(channel)
             with self._code:
-                self.dispatch.run(channel, most=1 if alone else MAX_TURN)
+                self.dispatch.run(channel, 1 if alone else MAX_TURN, self._way)
             self._plane.flush()  # what waits for it comes before what is only counted
             self.dispatch.settle()
+            self._arrived()
         self._plane.inbound.offer(channel)
 
     def _start_tasks(self, channel: InChannel) -> None:

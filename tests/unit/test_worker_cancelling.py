@@ -50,7 +50,7 @@ class Bench:
 
     def turn(self, size: int = 8) -> None:
         """Handle up to ``size`` messages."""
-        self.dispatcher._turns["in"].size = size
+        self.dispatcher.turns["in"].size = size
         self.output.gate.open()
         self.dispatcher.turn(self.channel)
         self.output.attend()
