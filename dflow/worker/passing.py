@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from types import GeneratorType
 from typing import Any
 
@@ -124,6 +125,10 @@ def _template(first: bool, talks: tuple[bool, ...]) -> Callable[..., Call]:
         "    return through",
     ]
     scope: dict[str, Any] = {}
-    exec("\n".join(lines), scope)  # nothing in it comes from outside
+    # it holds nothing from outside; by its place, tracebacks know it as dflow's
+    exec(
+        compile("\n".join(lines), str(Path(__file__).resolve().with_name("composed")), "exec"),
+        scope,
+    )
     make: Callable[..., Call] = scope["make"]
     return make
