@@ -24,6 +24,8 @@ MAX_NOTES_BYTES = 1 << 22
 """Far above what a batch of 512 messages and the completions of one turn can need."""
 
 _NUMBERS, _TAGS, _PLACES, _COMPLETED, _COUNTS, _AGES, _WITHDRAWN, _BUFFERS = range(1, 9)
+_TRUSTED_BYTES = 2048
+"""Notes up to this size can make no more than a few megabytes of lists, whatever they claim."""
 _ROW = len(Place._fields)
 _NUMBERS_ONLY = {"max_map_len": _BUFFERS, "max_str_len": 0, "max_bin_len": 0, "max_ext_len": 0}
 
@@ -100,7 +102,8 @@ def parse_notes(data: bytes | memoryview, messages: int) -> Notes:
     if len(data) > MAX_NOTES_BYTES:
         raise ProtocolError(f"notes: expected at most {MAX_NOTES_BYTES} bytes, got {len(data)}")
     try:
-        require_whole(data)
+        if len(data) > _TRUSTED_BYTES:
+            require_whole(data)
         said: dict[int, list[int]] = msgpack.unpackb(
             data,
             strict_map_key=False,

@@ -236,17 +236,13 @@ class Outbound(Outputs):
         self.flush()
         if self.full or self.hungry:
             for link in self.links.values():
-                self._hear(link)
+                while (data := link.receive()) is not None:
+                    self._on_report(link.number, data)
             self.flush()
         else:
             for number, kept in self._kept.items():
-                if kept:
-                    self._hear(self.links[number])
-
-    def _hear(self, link: OutLink) -> None:
-        """Take in all reports that have come."""
-        while (data := link.receive()) is not None:
-            self._on_report(link.number, data)
+                if kept:  # one report each: to ask an empty socket costs more than the report
+                    self.receive(self.links[number])
 
     def receive(self, link: OutLink) -> None:
         """Take in one report of a link that can be read."""
