@@ -18,7 +18,7 @@ from typing import Any
 
 from dflow.errors import DecodeError, EncodeError
 from dflow.wire.buffers import LARGE_BYTES, Buffer, Memory
-from dflow.wire.large import Beside
+from dflow.wire.large import Beside, is_frozen
 from dflow.wire.values import ARRAY, SCALAR
 
 __all__ = ["is_array_type", "new_array", "numpy_writer", "read_array", "read_scalar"]
@@ -103,6 +103,8 @@ def _large(beside: Beside, array: Any, order: str, *, whole: bool) -> Buffer:
             _freeze(array)
             return known
     room = beside.allocate(array.nbytes)
+    if room is None and whole and _is_received(array):
+        return Buffer(memoryview(array.reshape(-1, order=order).view("u1")))
     if room is None:
         return Buffer(memoryview(array.tobytes(order)))
     np = _numpy()
@@ -114,6 +116,14 @@ def _large(beside: Beside, array: Any, order: str, *, whole: bool) -> Buffer:
     np.copyto(target, array)
     buffer = beside.shared(_address(target), len(room))
     return Buffer(room.toreadonly()) if buffer is None else buffer
+
+
+def _is_received(array: Any) -> bool:
+    """Whether the memory of an array cannot be changed by anybody."""
+    owner = array
+    while is_array_type(type(owner)):
+        owner = owner.base
+    return is_frozen(owner)
 
 
 def _address(array: Any) -> int:

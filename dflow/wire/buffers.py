@@ -13,10 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-__all__ = ["LARGE_BYTES", "MAX_BUFFERS", "Buffer", "Memory", "Parcel", "Place"]
+__all__ = ["FROZEN", "LARGE_BYTES", "MAX_BUFFERS", "Buffer", "Memory", "Parcel", "Place"]
 
 LARGE_BYTES = 64 * 1024
 """What is smaller stays in the message."""
+
+FROZEN: set[type] = {bytes}
+"""Types of memory that nobody can change; what received something adds the type of that."""
 
 MAX_BUFFERS = 1 << 14
 """Most buffers of a message: so many large ones make a message too large by themselves."""

@@ -11,8 +11,8 @@ in the place of each large one, in lists and dicts; what is inside other contain
 they are taken apart. Keys of dicts and elements of sets stay where they are.
 
 A buffer is frozen when the value is: what is in shared memory already stays where it is, all else
-is written there once. Without room only `bytes` are lent as they are, because nobody can change
-them; anything else is copied.
+is written there once. Without room only what nobody can change is lent as it is: `bytes`, and what
+was received; anything else is copied.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from dflow.errors import DecodeError, EncodeError
-from dflow.wire.buffers import LARGE_BYTES, MAX_BUFFERS, Buffer, Memory, Parcel
+from dflow.wire.buffers import FROZEN, LARGE_BYTES, MAX_BUFFERS, Buffer, Memory, Parcel
 from dflow.wire.frames import MAX_MESSAGE_BYTES
 from dflow.wire.values import BUFFER, VIEW
 
@@ -40,6 +40,7 @@ __all__ = [
     "Lifted",
     "address_of",
     "find_buffer",
+    "is_frozen",
     "is_large",
     "large_readers",
     "lift",
@@ -120,7 +121,7 @@ class Beside:
                 room[:] = view
                 known = self.shared(address_of(room), view.nbytes)
         if known is None:
-            known = Buffer(memoryview(value if type(value) is bytes else bytes(view)))
+            known = Buffer(view if is_frozen(view) else memoryview(bytes(view)))
         return self.add(known)
 
     def put_lifted(self, lifted: Lifted) -> list[Any]:
@@ -142,6 +143,13 @@ class Beside:
         return data if kind == "B" and len(shape) == 1 and type(data) is list else [
             VIEW, kind, shape, data
         ]  # fmt: skip
+
+
+def is_frozen(owner: Any) -> bool:
+    """Whether nobody can change the memory of bytes, or of a view of something received."""
+    if type(owner) is memoryview:
+        return owner.readonly and type(owner.obj) in FROZEN
+    return type(owner) in FROZEN
 
 
 def _native(view: memoryview) -> str:

@@ -176,6 +176,24 @@ def test_without_room_only_bytes_are_lent() -> None:
     assert memory.writes == 2
 
 
+def test_without_shared_memory_what_was_received_is_passed_on_as_it_is() -> None:
+    first, _ = sent(codec(), [np.arange(20_000.0).reshape(100, 200), LARGE])
+    arrived, payload = sent(codec(), [first[0][10:], first[0].T, first[1], first[0][:, ::2]])
+    address = first[0].__array_interface__["data"][0]
+    lent = [large.address_of(buffer.view) for buffer in payload.buffers]
+    assert lent[:2] == [address + 16_000, address]
+    assert lent[2] == large.address_of(first[1])
+    assert [part.tobytes() for part in arrived[:2]] == [
+        first[0][10:].tobytes(),
+        first[0].T.tobytes(),
+    ]
+    writable = np.frombuffer(bytearray(LARGE), "u1")
+    view = np.frombuffer(memoryview(bytearray(LARGE)).toreadonly(), "u1")
+    for mutable in (writable, writable[:], view):
+        _, payload = sent(codec(), mutable)
+        assert large.address_of(payload.buffers[0].view) != mutable.__array_interface__["data"][0]
+
+
 @pytest.mark.parametrize(
     "dtype", ["?", "i1", ">u2", "f4", "c16", "M8[us]", "S3", "U2", "V5", "i4,(2,2)f8,U3", "f2"]
 )
