@@ -61,8 +61,10 @@ def _no_flights() -> deque[tuple[int, int]]:
 class Lane:
     """Messages waiting for the credit of one or several channels.
 
-    ``full`` says when its node should wait: when the next message might find no credit; if the
-    lane is ``patient``, when a message is at hand that found none.
+    ``full`` says when its node should wait: when the next message might find no credit, or, in a
+    window of four batches or more, the next batch (a batch cut short costs as much as a whole one,
+    and the credit of half a window comes back at once: RFC 1122, 4.2.3.4); if the lane is
+    ``patient``, when a message is at hand that found none.
 
     Invariants: ``offered == flushed + waiting``; a message is cut exactly once, in order.
     """
@@ -305,7 +307,10 @@ class Lane:
         if self.patient:
             self.full = room < waiting or room_bytes < waiting_bytes
         else:
-            self.full = room <= waiting or room_bytes <= waiting_bytes
+            # of several channels each has its own room: there it may take long to become a batch
+            whole = len(self.windows) == 1 and self.windows[0].capacity >= 4 * MAX_BATCH
+            least = MAX_BATCH if whole else 1
+            self.full = room < waiting + least or room_bytes <= waiting_bytes
         if self.full:  # nothing to gain before credit returns: ask again after a full batch
             self.mark = len(self.pending) + MAX_BATCH
             self.byte_mark = self.queued_bytes + MAX_BATCH_BYTES

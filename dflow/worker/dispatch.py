@@ -67,12 +67,18 @@ class Turns:
     ``each_ns`` is what a message cost lately.
     """
 
-    __slots__ = ("_preempted", "_seen", "_turn_ns", "busy_ns", "each_ns", "size")
+    __slots__ = ("_most", "_preempted", "_seen", "_turn_ns", "busy_ns", "each_ns", "size")
 
-    def __init__(self, turn_ns: int = TURN_NS, preempted: Callable[[], int] = preempted) -> None:
+    def __init__(
+        self,
+        turn_ns: int = TURN_NS,
+        preempted: Callable[[], int] = preempted,
+        most: int = MAX_TURN,
+    ) -> None:
         self.size = 1
         self.busy_ns = 0
         self.each_ns = 0
+        self._most = most
         self._turn_ns = turn_ns
         self._preempted = preempted
         self._seen = 0
@@ -91,7 +97,7 @@ class Turns:
         elif elapsed_ns > self._turn_ns:
             self.size = max(1, min(self.size, messages * self._turn_ns // elapsed_ns))
         elif messages >= self.size and elapsed_ns < self._turn_ns // 2:
-            self.size = min(self.size * 2, MAX_TURN)
+            self.size = min(self.size * 2, self._most)
 
 
 class Dispatcher:

@@ -12,16 +12,22 @@ from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from dflow.clock import monotonic_ns
-from dflow.worker.dispatch import OnError, Turns
+from dflow.worker.context import Direct
+from dflow.worker.dispatch import MAX_TURN, OnError, Turns
 from dflow.worker.emitting import emit_results
 from dflow.worker.faults import Interrupted
 
 if TYPE_CHECKING:
-    from dflow.worker.context import Direct, Discard, LocalDirect
+    from dflow.worker.context import Discard, LocalDirect
     from dflow.worker.plane import Gate
     from dflow.worker.way import Way
 
 __all__ = ["SyncSource"]
+
+
+MAX_PULL = 8 * MAX_TURN
+"""Values a turn at most, where full batches leave in the middle of a turn: all that a worker does
+between turns is done for more messages."""
 
 
 class SyncSource:
@@ -51,7 +57,7 @@ class SyncSource:
         self._direct = direct
         self._gate = gate
         self._on_error = on_error
-        self.turns = Turns()
+        self.turns = Turns(most=MAX_PULL if isinstance(direct, Direct) else MAX_TURN)
         self.errors = 0
         self.exhausted = False
 

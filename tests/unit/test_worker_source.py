@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import Any
 
 import pytest
 
 from dflow.errors import EncodeError
+from dflow.worker import source
 from dflow.worker.faults import Interrupted
 from dflow.worker.source import SyncSource
 from tests.unit.worker_output import PLENTY, Wireless
@@ -44,7 +46,10 @@ class Bench:
 both_ways = pytest.mark.parametrize("directly", [True, False], ids=["directly", "each"])
 
 
-def test_a_source_is_pulled_to_its_end_in_growing_turns() -> None:
+def test_a_source_is_pulled_to_its_end_in_growing_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(source, "monotonic_ns", count().__next__)  # so that no turn takes long
     bench = Bench(range(100))
     sizes = []
     while not bench.source.exhausted:
