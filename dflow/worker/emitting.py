@@ -150,6 +150,8 @@ def emit_directly(
             with direct.lock:
                 taken = lane.settle() + nothing
         left -= taken
+        if lane.heavy:
+            codec.expect_large()
         if lane.wants_attention:
             direct.attend()
         if ended and taken < chunk:
@@ -180,6 +182,8 @@ def _call_directly(
         finally:
             with direct.lock:
                 lane.settle()
+        if lane.heavy:
+            codec.expect_large()
         if lane.wants_attention:
             direct.attend()
         if gate.shut or codec.wary or not length_hint(each):

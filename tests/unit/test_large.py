@@ -314,3 +314,15 @@ def test_a_buffer_that_was_lost_is_an_error_for_those_who_need_it() -> None:
         codec().decode_large(bytes(payload), [lost])
     (error,) = codec().decode_each(b"\x91" + payload, 1, [lost])
     assert error is lost
+
+
+def test_large_bytes_that_a_loop_packed_are_taken_out_and_the_next_are_looked_for() -> None:
+    encoder = codec()
+    inline = encoder.pack([LARGE, b"small"])
+    assert type(inline) is bytes
+    (got,) = codec().decode_batch(b"\x91" + inline, 1)
+    assert [type(part) for part in got] == [memoryview, bytes]
+    before = encoder.wary
+    encoder.expect_large()
+    assert (before, encoder.wary) == (False, True)
+    assert type(encoder.pack([LARGE, b"small"])) is Parcel
