@@ -115,6 +115,11 @@ class SharedMemory:
         slabs = self._slabs
         return SharedStats(slabs.total_bytes, slabs.in_use_bytes, slabs.peak_bytes, self._copied)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a thread is in the middle of a method; a signal handler must not raise then."""
+        return self._lock.locked()
+
     def allocate(self, size_bytes: int) -> memoryview | None:
         """Return new writable bytes, or None if there is no room (counted, and warned of once).
 

@@ -221,6 +221,11 @@ class DataPlane:
             delayed_ns=delayed_ns(),
         )
 
+    @property
+    def busy(self) -> bool:
+        """Whether somebody is in the middle of something here that must not be torn apart."""
+        return self.lock.locked() or (self.memory is not None and self.memory.busy)
+
     def sweep(self, now: int) -> None:
         """Let go of shared memory of others that is not used any more; call it now and then.
 

@@ -149,12 +149,12 @@ class Pulse:
     def take_interrupt(self) -> bool:
         """Return whether user code is to be interrupted here and now, once.
 
-        Called in the signal handler. Not while the data plane is being worked on: a batch cut
-        and not sent would be lost.
+        Called in the signal handler. Not while the data plane is being worked on, or its shared
+        memory: a batch cut and not sent would be lost.
         """
         due = self._interrupt_at is not None and self.in_user_code
         due = due and (self._now_or_never or self._interruptible())
-        if not due or (self._plane is not None and self._plane.lock.locked()):
+        if not due or (self._plane is not None and self._plane.busy):
             return False
         self._interrupt_at = None
         return True

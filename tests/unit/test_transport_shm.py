@@ -5,10 +5,14 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import cycle
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -394,6 +398,47 @@ def test_a_finalizer_within_a_method_gets_no_memory_and_does_not_wait(
     owner._leave()
     assert got == [None]
     assert owner.allocate(KB64) is not None
+
+
+def test_an_exception_of_a_signal_handler_that_minds_busy_tears_nothing(
+    owner: SharedMemory, reader: SharedMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised = 0
+
+    class Interruption(Exception):
+        pass
+
+    def work(value: int) -> None:
+        view = filled(owner, KB64, value)
+        borrowed = reader.borrow(place_of(owner, view))
+        assert borrowed[0] == borrowed[-1] == value
+
+    def interrupt(_: int, frame: FrameType | None) -> None:
+        nonlocal raised
+        while frame is not None and frame.f_code is not work.__code__:
+            frame = frame.f_back
+        if frame is not None and not owner.busy and not reader.busy:
+            raised += 1
+            raise Interruption
+
+    # one that is raised within the end of a lease is dropped there, as any exception would be
+    monkeypatch.setattr("sys.unraisablehook", lambda _: None)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    try:
+        for value in cycle(range(251)):
+            with suppress(Interruption):
+                work(value)
+            if raised > 100:
+                break
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    for memory in (owner, reader):
+        assert not memory.busy
+        memory.sweep()
+    assert owner.stats.in_use_bytes == 0
+    assert owner.stats.allocated_bytes < 4 * MB
 
 
 def test_leases_that_end_within_a_method_end_with_it(
