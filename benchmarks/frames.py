@@ -196,6 +196,7 @@ def _benchmark(
                 busy_tolerance=0.6,
                 why=why,
             ),
+            Figure("cpu", "us/frame", "lower", lambda one: one.cpu_us, tolerance=0.25, why=why),
         ),
         short=short,
     )

@@ -26,7 +26,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import run, throughput, workload
-from benchmarks.rounds import own_cpu_s
+from benchmarks.rounds import own_cpu_s, watched
 from dflow import Graph, Input, Node, edge, node, source
 from dflow.graph.chain import Chainable
 
@@ -226,10 +226,10 @@ def main() -> None:
         began = time.monotonic()
         run.pin_cores()
         wanted = [curve for curve in CURVES if curve.name.partition(".")[0] in asked.only]
-        found = measure(wanted, asked.rounds)
+        found, others = watched(lambda: measure(wanted, asked.rounds))
         before = json.loads(asked.json.read_text("utf-8"))["curves"] if asked.json.exists() else {}
         curves = before | {name: [asdict(one) for one in points] for name, points in found.items()}
-        result = {**run.taken(), "curves": curves}
+        result = {**run.taken(), "others": others, "curves": curves}
         asked.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         print(f"measured in {time.monotonic() - began:.0f} s; written to {asked.json}")
     growth_plots.draw(json.loads(asked.json.read_text("utf-8")), asked.json.parent, asked.png)

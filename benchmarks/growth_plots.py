@@ -21,6 +21,9 @@ __all__ = ["PLOTS", "draw"]
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # the viewer has the fonts
 
+OTHERS_LIMIT = 0.05
+"""From here on other programs are part of the picture, and it says so."""
+
 INK, GREY, GRID = "#1a202c", "#555f6d", "#e2e6eb"
 COLOURS = ("#2b6cb0", "#c05621")
 MARKS = ("o", "s")
@@ -79,7 +82,7 @@ PLOTS = (
         "chain",
         "nodes between source and sink",
         RATE,
-        Panel("CPU µs a message and hop", lambda p: p["cpu_us"] / (p["x"] + 1), log=False),
+        Panel("CPU µs a hop", lambda p: p["cpu_us"] / (p["x"] + 1), log=False),
     ),
     Plot(
         "fan_out",
@@ -125,10 +128,9 @@ def draw_one(plot: Plot, curves: dict[str, Any], result: dict[str, Any]) -> Figu
         draw_panel(axes, panel, plot, curves)
     if len(curves) > 1:
         left.legend(frameon=False, labelcolor=GREY, fontsize=10)
-    note = (
-        f"{result['date']}, {result['cores']} cores, Python {result['python']}, "
-        f"dflow {result['dflow']}"
-    )
+    note = f"{result['date']}, {result['cores']} cores, Python {result['python']}"
+    if result["others"] > OTHERS_LIMIT:
+        note += f", of which others used {result['others']:.0%}"
     right.set_title(note, loc="right", fontsize=7.5, color=GREY)
     return figure
 

@@ -6,9 +6,10 @@ and a benchmark with a figure that fails is measured once more, and then decides
 the baseline is no failure, but said, so that the baseline can be raised.
 
 A run whose machine was busy with others is judged with each figure's ``busy_tolerance``: CPU time a
-message is the same on a busy machine, a rate is not. Rejected: not judging on busy machines
-(shared ones always are), absolute times, and a test of significance over the rounds (five rounds
-beside each other are not independent, and what it says nobody can check by eye).
+message is the same on a busy machine, a rate is not, and one of which others use more than half
+says nothing of rates. Rejected: not judging anything on busy machines (shared ones always are),
+absolute times, and a test of significance over the rounds (five rounds beside each other are not
+independent, and what it says nobody can check by eye).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from benchmarks.rounds import Comparison
 __all__ = [
     "BASELINES",
     "BUSY",
+    "SWAMPED",
     "Baseline",
     "Outcome",
     "Verdict",
@@ -41,7 +43,10 @@ BASELINES = Path(__file__).with_name("baselines.json")
 BUSY = 0.10
 """Share of the cores from which on other programs make the machine a busy one."""
 
-Status = Literal["ok", "better", "worse", "no baseline"]
+SWAMPED = 0.5
+"""From here on rates and latencies say nothing at all; CPU time is still judged."""
+
+Status = Literal["ok", "better", "worse", "not judged", "no baseline"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +139,8 @@ def judge(
         status: Status = "no baseline"
         if baseline is not None:
             status = baseline.status(median(rounds), busy=others > BUSY)
+            if others > SWAMPED and baseline.busy_tolerance > baseline.tolerance:
+                status = "not judged"
         found.append(Verdict(name, status, rounds, others, baseline))
     return tuple(found)
 

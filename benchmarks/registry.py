@@ -42,6 +42,7 @@ MODULES = (
     "scheduler",
     "control",
     "coordinator",
+    "frames",
     "metrics",
     "frames",
 )

@@ -32,6 +32,7 @@ __all__ = [
     "own_cores",
     "own_cpu_s",
     "print_table",
+    "watched",
 ]
 
 OTHERS_LIMIT = 0.05
@@ -104,16 +105,16 @@ def compare(
     for number in range(rounds):
         sides = [(found.reference, reference), (found.dflow, dflow)]
         for results, run in sides if number % 2 == 0 else reversed(sides):
-            measured, others = _watched(run)
+            measured, others = watched(run)
             while others > OTHERS_LIMIT and found.repeated < repeats * rounds:
                 found.repeated += 1
-                measured, others = _watched(run)
+                measured, others = watched(run)
             results.append(measured)
             found.others.append(others)
     return found
 
 
-def _watched(run: Callable[[], Measured]) -> tuple[Measured, float]:
+def watched(run: Callable[[], Measured]) -> tuple[Measured, float]:
     """Return what ``run`` returns, and the share of our cores that others used meanwhile."""
     cores = own_cores()
     all_before, own_before, began = _all_cpu_s(cores), own_cpu_s(), time.monotonic()

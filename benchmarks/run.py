@@ -188,6 +188,8 @@ def report(outcomes: Sequence[guard.Outcome]) -> bool:
         for verdict in outcome.first:
             print(f"measured again: {verdict.sentence()}")
         for verdict in outcome.verdicts:
+            if verdict.status == "not judged":
+                print(f"not judged on so busy a machine: {verdict.sentence()}")
             if verdict.status == "better":
                 print(f"better than its baseline, which could be raised: {verdict.sentence()}")
         for verdict in outcome.failed:

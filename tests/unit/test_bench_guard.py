@@ -89,6 +89,16 @@ def test_a_busy_machine_has_tolerances_of_its_own() -> None:
     assert checked(*[pairs(0.4, 0.4, others=0.4)] * 2, figure=RATE).failed
 
 
+def test_where_others_use_more_than_half_rates_are_not_judged_and_cpu_time_is() -> None:
+    both = {"b.rate": base(1.0, RATE), "b.cost": base(1.0)}
+    (outcome,) = guard.check(
+        [bench(RATE, COST)], SHORT, both, in_turn(*[pairs(0.1, others=0.6)] * 2)
+    )
+    assert [one.status for one in outcome.verdicts] == ["not judged", "better"]
+    slow = guard.judge(bench(RATE, COST), SHORT, pairs(9.0, others=0.6), both)
+    assert [one.status for one in slow] == ["not judged", "worse"]
+
+
 def test_cpu_time_is_judged_alike_on_a_busy_machine() -> None:
     assert checked(*[pairs(1.2, 1.2, others=0.9)] * 2).failed
 
