@@ -31,6 +31,7 @@ from dflow.errors import StartError
 from dflow.graph.plan import WorkerId
 from dflow.launch import linux, rundir, stdio
 from dflow.launch.children import Children, leave
+from dflow.launch.descriptors import allow_descriptors, descriptors_wanted
 from dflow.launch.job import Job, Seed, open_code, resolve_entry, see_what_the_user_sees
 from dflow.launch.pipe import Pipe
 from dflow.launch.preload import load_main, mark_launched
@@ -97,6 +98,14 @@ class Agent:
 
     def _start(self) -> None:
         see_what_the_user_sees(self._job)
+        wanted = descriptors_wanted(self._job.plan)
+        if (allowed := allow_descriptors(wanted)) < wanted:
+            self._tell(
+                Warned(
+                    f"a process of this run may need {wanted:,} open files, and {allowed:,} are"
+                    f" allowed; raise the hard limit (ulimit -Hn), or connections may be missing"
+                )
+            )
         self._start_child(COORDINATOR, None)
         self._coordinator_end.close()
         graph: Any = None

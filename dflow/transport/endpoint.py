@@ -30,6 +30,9 @@ __all__ = [
 MAX_IPC_PATH = 100
 """Bytes of a unix socket path that fit everywhere (sun_path is 108 on Linux, 104 on BSD)."""
 
+MAX_SOCKETS = 4096
+"""One for each channel a process sends on; libzmq's own limit is 1,023."""
+
 MAX_CONTROL_FRAME_BYTES = 16 * 1024 * 1024
 
 _context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -41,6 +44,7 @@ def context() -> zmq.Context[zmq.Socket[bytes]]:
     global _context, _context_pid
     if _context is None or _context.closed or _context_pid != os.getpid():
         _context = zmq.Context(io_threads=1)
+        _context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
         _context_pid = os.getpid()
     return _context
 
