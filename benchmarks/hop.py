@@ -12,14 +12,15 @@ from benchmarks import reference, throughput
 from benchmarks.registry import Benchmark
 from benchmarks.rounds import MAX_REPEATS, Comparison, measure_parser, print_table
 from benchmarks.throughput import Tally, readings
-from dflow import Graph
+from dflow import Graph, edge
 
 __all__ = ["BENCHMARK", "measure", "run_dflow"]
 
 
 def run_dflow(count: int, result: str) -> None:
     """Run the graph once; the sink writes to the file ``result``."""
-    report = Graph("hop", readings(count) >> Tally(result)).run(log_level="WARNING")
+    link = edge(capacity=reference.WINDOW)
+    report = Graph("hop", readings(count) >> link >> Tally(result)).run(log_level="WARNING")
     if report.outcome != "finished" or not report.balances:
         raise RuntimeError(f"expected a finished run whose books balance, got\n{report}")
 
