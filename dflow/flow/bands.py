@@ -91,6 +91,8 @@ class BandQueue(Generic[Item]):
 
         ``only``: consider the highest so many bands. ``allowed``: consider these items.
         """
+        if allowed is None and len(self._members) == 1:
+            return self._pop_lone(only)
         if allowed is None:
             able = [band for band, items in enumerate(self._bands[:only]) if items]
         else:
@@ -111,6 +113,23 @@ class BandQueue(Generic[Item]):
             items.remove(item)
         self._members.remove(item)
         return item
+
+    def _pop_lone(self, only: int | None) -> Item | None:
+        """Do as `pop` does with the only item there is; all a paced stream ever has."""
+        waiting = [band for band, items in enumerate(self._bands[:only]) if items]
+        if not waiting:
+            return None
+        band, credits = waiting[0], self._credits
+        overdue = self._passed[band] >= self._patience
+        if not credits[band] and not overdue:
+            credits[:] = self.weights
+        if credits[band]:
+            credits[band] -= 1
+            if not credits[band]:
+                credits[:] = self.weights
+        self._passed[band] = 0
+        self._members.clear()
+        return self._bands[band].popleft()
 
     def _choose(self, able: list[int]) -> int:
         """Return which of several bands is served, and account for it."""

@@ -149,6 +149,7 @@ class WorkerLoop:
     def _late_with_reports(self) -> bool:
         """Whether it is time to report all credit that is owed, although there is work to do."""
         now = monotonic_ns()
+        self._pulse.renew(now)
         late = now >= self._report_all_at
         if late:
             self._report_all_at = now + BUSY_REPORT_NS

@@ -142,6 +142,10 @@ class Pulse:
         self.in_user_code = True
         self._metronome.begin()
 
+    def renew(self, now: int) -> None:
+        """The main thread has sent what there was to send, and will call user code again."""
+        self._metronome.renew(now)
+
     def user_code_ended(self) -> None:
         """The main thread is back."""
         self.in_user_code = False

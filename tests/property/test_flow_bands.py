@@ -231,3 +231,19 @@ def test_other_weights_hold_as_well(weights: tuple[int, ...]) -> None:
         served[item] += 1
         queue.push(item, item)
     assert served == {band: 10 * weight for band, weight in enumerate(weights)}
+
+
+@given(
+    st.lists(st.one_of(items, st.none()), max_size=60),
+)
+def test_an_item_that_waits_alone_is_accounted_for_like_any_other(
+    steps: list[Item | None],
+) -> None:
+    short, long = BandQueue[Item](), BandQueue[Item]()
+    for item in steps:
+        if item is not None:
+            short.push(item, item[0])
+            long.push(item, item[0])
+        else:
+            assert short.pop() == long.pop(lambda _: True)  # restricted, so it takes the long way
+    assert [short.pop() for _ in range(16)] == [long.pop(lambda _: True) for _ in range(16)]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from dflow.clock import monotonic_ns
 from dflow.worker.metronome import BEAT_S, IDLE_BEATS, Metronome
 
 WAIT_MS = 10_000
@@ -44,6 +45,18 @@ def test_it_is_silent_before_work_and_after_it(metronome: Metronome) -> None:
     metronome.begin()
     assert rings(metronome, WAIT_MS)
     metronome.beat(busy=False)
+    assert not rings(metronome, 5)
+
+
+@only_linux
+def test_who_is_done_for_now_sets_it_anew_only_while_it_runs(metronome: Metronome) -> None:
+    metronome.renew(monotonic_ns())
+    assert not rings(metronome, 5)
+    metronome.begin()
+    metronome.renew(monotonic_ns() + 1_000_000)  # a millisecond later
+    assert rings(metronome, WAIT_MS)
+    metronome.beat(busy=False)
+    metronome.renew(monotonic_ns() + 10_000_000)
     assert not rings(metronome, 5)
 
 
