@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import cycle
@@ -505,7 +506,9 @@ def test_a_forked_child_releases_nothing(owner: SharedMemory, reader: SharedMemo
     view = filled(owner, KB64, 1)
     borrowed = reader.borrow(place_of(owner, view))
     kept = bytes(borrowed[:4])
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads that other tests left
+        child = os.fork()
     if child == 0:
         same = bytes(borrowed[:4]) == kept and owner.allocate(10) is None
         del view, borrowed
