@@ -297,15 +297,16 @@ def test_without_room_frames_are_copied_right_and_it_is_said_once(
 
 
 @node
-def checked(x: Any) -> Any:
-    assert (x["frame"] == x["number"] % 251).all()
+def checked(x: Any, ctx: Context) -> Any:
+    if not (x["frame"] == x["number"] % 251).all():
+        ctx.metrics.count("wrong")
     return x
 
 
 @sink
 def audited(x: Any, ctx: Context) -> None:
-    assert (x["frame"] == x["number"] % 251).all()
-    ctx.metrics.count("right")
+    right = (x["frame"] == x["number"] % 251).all()
+    ctx.metrics.count("right" if right else "wrong")
 
 
 def shapes() -> dict[str, Graph]:
@@ -389,7 +390,9 @@ def test_a_killed_worker_leaves_no_memory_behind_and_nothing_wrong(victim: str) 
     with pytest.raises(RunError) as caught:
         run.wait(30)
     report = ended_by(caught.value)
-    assert sum(each.errors for each in report.nodes) == 0
+    assert not any("wrong" in each.metrics for each in report.nodes)
+    # what the victim alone held may be lost on its way, and is counted then
+    assert sum(each.errors for each in report.nodes) == sum(e.malformed for e in report.edges)
     eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids.values()))
 
 
