@@ -20,7 +20,6 @@ from dflow.errors import BufferLost
 from dflow.transport.segments import is_supported
 from dflow.transport.shm import SharedMemory
 from dflow.wire.buffers import Place
-from tests.support import eventually
 
 pytestmark = pytest.mark.skipif(not is_supported(), reason="needs memfd and locks of Linux")
 
@@ -144,21 +143,38 @@ def test_a_process_number_that_is_somebody_elses_now_is_refused(
     assert reader("borrow", "a", [same_number[0], *place[1:]]) == "lost"
 
 
-def test_nothing_is_left_when_everybody_is_killed(start: Callable[..., Process]) -> None:
-    def shared_kb() -> int:
-        with open("/proc/meminfo") as file:
-            return next(int(line.split()[1]) for line in file if line.startswith("Shmem:"))
+def segments_of(pid: int) -> set[int]:
+    """Return the inodes of the segments that a process has open or mapped."""
+    found = set()
+    with suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                if os.readlink(entry).startswith("/memfd:dflow"):
+                    found.add(entry.stat().st_ino)
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            if "/memfd:dflow" in line:
+                found.add(int(line.split()[4]))
+    return found
 
-    mounts = sorted(os.listdir("/dev/shm"))
+
+def test_nothing_is_left_when_everybody_is_killed(start: Callable[..., Process]) -> None:
+    def names() -> set[str]:
+        return {name for name in os.listdir("/dev/shm") if "dflow" in name}
+
+    before = names()
     writer, reader = start(256 << 20), start()
     for number in range(40):
         reader("borrow", str(number), writer("write", str(number), 5_000_000, 1))
-    full = shared_kb()
-    assert sorted(os.listdir("/dev/shm")) == mounts
+    used = segments_of(writer.popen.pid)
+    assert used == segments_of(reader.popen.pid)
+    assert len(used) > 1
     writer.kill()
+    assert segments_of(reader.popen.pid) == used  # it has them still
     reader.kill()
-    eventually(lambda: shared_kb() < full - 100_000, what="200 MB given back")
-    assert sorted(os.listdir("/dev/shm")) == mounts
+    # they have no name, so the kernel frees what no process has
+    pids = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
+    assert not any(used & segments_of(pid) for pid in pids)
+    assert names() == before
 
 
 IN_A_SMALL_ROOM = """
