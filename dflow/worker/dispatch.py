@@ -50,7 +50,7 @@ PROMPT_NS = 200_000
 """A message that takes longer than this is a turn of its own: what it emits leaves at once, for
 a tenth of its cost at most."""
 
-MAX_TURN = 512
+MAX_TURN = 1024
 
 MAX_PAUSED = 16
 """Generators that may wait for credit at once; beyond it not even control messages are taken."""

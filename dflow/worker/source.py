@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["SyncSource"]
 
 
-MAX_PULL = 8 * MAX_TURN
+MAX_PULL = 4 * MAX_TURN
 """Values a turn at most, where full batches leave in the middle of a turn: all that a worker does
 between turns is done for more messages."""
 

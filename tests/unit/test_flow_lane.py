@@ -28,7 +28,9 @@ def pushes_until_attention(lane: Lane, size: int = 4, limit: int = 10_000) -> in
     return next(n for n in range(1, limit) if lane.push(b"x" * size))
 
 
-@pytest.mark.parametrize(("capacity", "expected"), [(1, 1), (5, 5), (10_000, MAX_BATCH)])
+@pytest.mark.parametrize(
+    ("capacity", "expected"), [(1, 1), (5, 5), (2048, MAX_BATCH), (8192, 2 * MAX_BATCH)]
+)
 def test_attention_is_asked_at_a_full_batch_or_when_credit_ends(
     capacity: int, expected: int
 ) -> None:
@@ -65,12 +67,36 @@ def test_a_lane_with_credit_for_all_is_not_full() -> None:
     assert lane.full
 
 
-def test_batches_are_cut_at_512_messages() -> None:
-    lane = Lane([SendWindow(10_000, WIDE)])
+@pytest.mark.parametrize(
+    ("capacity", "sizes"),
+    [(2048, [512, 512, 176]), (8192, [1024, 176])],
+)
+def test_batches_are_as_large_as_the_window_is_wide(capacity: int, sizes: list[int]) -> None:
+    lane = Lane([SendWindow(capacity, WIDE)])
     for payload in numbered(1200):
         lane.push(payload)
-    assert [len(payloads) for _, payloads in cut(lane)] == [MAX_BATCH, MAX_BATCH, 176]
+    assert [len(payloads) for _, payloads in cut(lane)] == sizes
     assert (lane.offered, lane.flushed, lane.waiting) == (1200, 1200, 0)
+
+
+def test_a_wide_window_waits_for_the_credit_of_a_whole_batch() -> None:
+    window = SendWindow(2048, WIDE)
+    lane = Lane([window])
+    for payload in numbered(1600):
+        lane.push(payload)
+    cut(lane)
+    assert lane.full  # 448 messages would fit
+    window.report(64, 64, 64)
+    lane.update()
+    assert not lane.full
+
+
+def test_several_channels_use_what_credit_there_is() -> None:
+    lane = Lane([SendWindow(2048, WIDE), SendWindow(2048, WIDE)])
+    for payload in numbered(4095):
+        lane.push(payload)
+    cut(lane)
+    assert not lane.full
 
 
 def test_batches_are_cut_at_64_kib() -> None:

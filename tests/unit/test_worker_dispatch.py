@@ -447,7 +447,7 @@ def test_cheap_turns_double_up_to_a_batch() -> None:
     for _ in range(12):
         turns.measured(turns.size, 1000)
         sizes.append(turns.size)
-    assert sizes == [2, 4, 8, 16, 32, 64, 128, 256, MAX_TURN, MAX_TURN, MAX_TURN, MAX_TURN]
+    assert sizes == [2, 4, 8, 16, 32, 64, 128, 256, 512, MAX_TURN, MAX_TURN, MAX_TURN]
 
 
 def test_a_turn_that_took_too_long_shrinks_to_what_fits() -> None:
