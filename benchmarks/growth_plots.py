@@ -122,16 +122,16 @@ def draw(result: dict[str, Any], folder: Path, png: Path | None = None) -> None:
 
 def draw_one(plot: Plot, curves: dict[str, Any], result: dict[str, Any]) -> Figure:
     """Return the figure of one plot."""
-    figure = Figure(figsize=(9.2, 3.7), layout="constrained")
+    figure = Figure(figsize=(9.2, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, panel in ((left, plot.left), (right, plot.right)):
         draw_panel(axes, panel, plot, curves)
     if len(curves) > 1:
         left.legend(frameon=False, labelcolor=GREY, fontsize=10)
-    note = f"{result['date']}, {result['cores']} cores, Python {result['python']}"
+    note = f"{result['date']}, Python {result['python']}, {result['cores']} cores"
     if result["others"] > OTHERS_LIMIT:
         note += f", of which others used {result['others']:.0%}"
-    right.set_title(note, loc="right", fontsize=7.5, color=GREY)
+    figure.supxlabel(note, x=0.995, ha="right", fontsize=7.5, color=GREY)
     return figure
 
 
