@@ -44,7 +44,6 @@ MODULES = (
     "coordinator",
     "frames",
     "metrics",
-    "frames",
 )
 """Modules of `benchmarks` that have a ``BENCHMARK``, in the order they are run."""
 

@@ -192,6 +192,22 @@ def test_a_missing_file_has_no_baselines(tmp_path: Path) -> None:
     assert guard.read(tmp_path / "none.json", SHORT) == {}
 
 
+def test_a_benchmark_is_registered_once() -> None:
+    names = [one.name for one in benchmarks()]
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_every_guarded_figure_of_the_short_form_has_a_baseline_that_says_the_same() -> None:
+    stored = guard.read(guard.BASELINES, SHORT)
+    ofs = {
+        f"{one.name}.{figure.name}": base(stored[f"{one.name}.{figure.name}"].expected, figure)
+        for one in benchmarks()
+        if one.short and one.has_reference
+        for figure in one.judged(SHORT)
+    }
+    assert stored == ofs
+
+
 def test_tolerances_beyond_ten_percent_have_a_reason() -> None:
     wide = [
         f"{one.name}.{figure.name}"
