@@ -35,6 +35,7 @@ from dflow.worker.emitting import (
     call_each,
     emit_results,
 )
+from dflow.worker.faults import Interrupted
 from dflow.worker.handling import Handling
 from dflow.worker.outbound import Outputs
 from dflow.worker.passing import Call, Detour, compose, shares_of_time
@@ -148,6 +149,8 @@ class Way:
         last = self._last
         try:
             call_each(self._through, each, last.emit, last.direct, self._plane.gate)
+        except Interrupted:
+            pass
         except BaseException as error:  # noqa: BLE001  # user code may raise anything
             self._raised(error)
 

@@ -66,6 +66,11 @@ def fails_on_odd(x: int) -> int:
 
 
 @node
+def unsendable_on_odd(x: int) -> Any:
+    return threading.Lock() if x % 2 else x
+
+
+@node
 def whereabouts(x: Any) -> tuple[int, int]:
     """Return this process and thread."""
     return os.getpid(), threading.get_ident()
@@ -451,6 +456,16 @@ def test_an_error_that_ends_the_run_names_the_fused_node_it_came_from() -> None:
     graph = Graph("stop", count(10) >> keep() >> last).fuse("keep", last)
     with pytest.raises(HookFailed, match=r"fails_on_odd\[0\]: handler failed: ValueError: boom"):
         graph.run()
+
+
+def test_a_result_that_cannot_leave_the_worker_is_an_error_of_the_node_it_came_from() -> None:
+    first, last = keep().options(name="first"), unsendable_on_odd()
+    graph = Graph("unsendable", count(N) >> first >> last >> keep()).fuse("count", first, last)
+    values, report = collect(graph, graph.nodes["keep"])
+    assert values == list(range(0, N, 2))
+    assert [(node.handled, node.errors) for node in report.nodes] == [
+        (0, 0), (N, 0), (N, N // 2), (N // 2, 0),
+    ]  # fmt: skip
 
 
 class Unstartable(Node):
