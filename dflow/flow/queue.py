@@ -155,22 +155,27 @@ class Queue:
     def admit(self, item: Item, now: int) -> bool:
         """Let ``item`` wait, or do as the policy says; return whether it waits."""
         line = self.line
-        if self._policy != "block":
-            self.expire(now)
-            if self.over(len(item.payload)):
-                if self._policy in ("drop", "reject"):
-                    self._lose(item, "dropped")
-                    return False
-                if self._policy == "coalesce" and self._merge(item):
-                    return False
+        if self._policy == "block":  # noted before it shrinks: by a flush, or a report
+            line.push(item)
+            return True
+        self.expire(now)
+        if self.over(len(item.payload)):
+            if self._policy in ("drop", "reject"):
+                self._lose(item, "dropped")
+                return False
+            if self._policy == "coalesce" and self._merge(item):
+                return False
         line.push(item)
-        if self._policy != "block":
-            while len(line) > 1 and self._beyond():
-                oldest = line.oldest
-                assert oldest is not None  # there are two
-                self.drop(oldest, "dropped")
-        self.peak = max(self.peak, self.depth)
+        while len(line) > 1 and self._beyond():
+            oldest = line.oldest
+            assert oldest is not None  # there are two
+            self.drop(oldest, "dropped")
+        self.note_peak()
         return True
+
+    def note_peak(self) -> None:
+        """Remember how deep it is, if it never was deeper."""
+        self.peak = max(self.peak, self.depth)
 
     def _beyond(self) -> bool:
         return self.depth > self._capacity or self.line.size_bytes > self._max_bytes

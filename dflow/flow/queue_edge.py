@@ -184,6 +184,8 @@ class QueueEdge:
         """
         cuts: list[Cut] = []
         for queue in self._queues:
+            if queue.line:
+                queue.note_peak()
             queue.expire(now)
             if queue.line:
                 queue.adapt(now)
@@ -351,8 +353,10 @@ class QueueEdge:
         at = self._place[channel]
         window = self.windows[at]
         before = window.done
+        queue = self._queues[at if len(self._queues) > 1 else 0]
+        queue.note_peak()  # it is about to be less deep
         if window.report(taken, taken_bytes, done):
-            self._queues[at if len(self._queues) > 1 else 0].update()
+            queue.update()
         flights = self._flights[at]
         for sequence in (*range(before, window.done), *beyond):
             item = flights.pop(sequence, None)
