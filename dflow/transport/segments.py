@@ -31,7 +31,14 @@ from typing import Any
 from dflow.errors import BufferLost
 from dflow.wire.buffers import Place
 
-__all__ = ["HEADER_BYTES", "Segment", "create_segment", "is_supported", "open_segment"]
+__all__ = [
+    "HEADER_BYTES",
+    "Segment",
+    "create_segment",
+    "is_supported",
+    "may_be_opened",
+    "open_segment",
+]
 
 HEADER_BYTES = max(4096, mmap.PAGESIZE)
 
@@ -54,6 +61,19 @@ _MAP_FAILED = ctypes.c_void_p(-1).value
 def is_supported() -> bool:
     """Return whether this system has what segments are made of."""
     return sys.platform == "linux" and sys.maxsize > 2**32 and hasattr(os, "memfd_create")
+
+
+def may_be_opened() -> bool:
+    """Return whether processes like this one may open what others have open.
+
+    The parent's files stand for all: whoever forked the workers has the rights they have. Sandboxes
+    and hardened kernels may hide them.
+    """
+    try:
+        os.listdir(f"/proc/{os.getppid()}/fd")
+    except OSError:
+        return False
+    return True
 
 
 @cache

@@ -20,6 +20,7 @@ from dflow.graph.plan import Plan, WorkerId
 from dflow.options import NodeOptions, RunOptions
 from dflow.telemetry.logs import configure_worker
 from dflow.transport.endpoint import close_context, fresh_endpoint, is_tcp, local_address_towards
+from dflow.transport.segments import is_supported, may_be_opened
 from dflow.transport.shm import SharedMemory
 from dflow.wire import control as c
 from dflow.wire.codec import Codec
@@ -234,7 +235,11 @@ def _memory(config: WorkerConfig, contexts: list[Context]) -> SharedMemory | Non
     """Return the shared memory of the worker, where its peers can read it."""
     if _data_host(config) is not None:
         return None
-    memory = SharedMemory(config.options.shm_bytes, partial(contexts[0].log.warning, "{}"))
+    warn, limit_bytes = partial(contexts[0].log.warning, "{}"), config.options.shm_bytes
+    if limit_bytes and is_supported() and not may_be_opened():
+        warn("large messages are copied: others may not open files of this process (/proc)")
+        limit_bytes = 0
+    memory = SharedMemory(limit_bytes, warn)
     for ctx in contexts:
         ctx.share(memory)
     return memory

@@ -19,6 +19,7 @@ from dflow.transport.segments import (
     Segment,
     create_segment,
     is_supported,
+    may_be_opened,
     open_segment,
 )
 from dflow.wire.buffers import Place
@@ -219,3 +220,15 @@ def test_a_reader_that_has_too_many_files_open_says_so(
     monkeypatch.setattr(os, "open", full)
     with pytest.raises(BufferLost, match="ulimit -n"):
         open_segment(place_in(segment))
+
+
+def test_a_sandbox_that_hides_the_files_of_others_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert may_be_opened()
+
+    def hidden(path: str) -> list[str]:
+        raise PermissionError(errno.EACCES, "hidden", path)
+
+    monkeypatch.setattr(os, "listdir", hidden)
+    assert not may_be_opened()
