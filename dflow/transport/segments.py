@@ -250,6 +250,7 @@ def _problem(fd: int, place: Place) -> str | None:
     words = struct.unpack("=3Q", os.pread(fd, 24, 0))
     if words != (_MAGIC, place.token, place.block_bytes):
         return "the segment that was described, got another"
-    if not 0 < place.block_bytes <= place.segment_bytes - HEADER_BYTES:
-        return "blocks that fit the segment, got others"
+    room = place.segment_bytes - HEADER_BYTES
+    if not 0 < place.block_bytes <= room or room // place.block_bytes > _MAX_BLOCKS:
+        return "blocks that fit the segment and its header, got others"
     return None

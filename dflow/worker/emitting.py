@@ -133,19 +133,20 @@ def emit_directly(
         append, pack = lane.pending.append, codec.pack
         nothing = 0
         ended = True
-        result = None
         try:
             for result in islice(results, chunk):
-                if result is not None:
-                    append(pack(result))
-                else:
+                if result is None:
                     nothing += 1
+                else:
+                    try:  # not around the loop: what user code raises says nothing of a result
+                        append(pack(result))
+                    except Exception:  # noqa: BLE001  # judged there
+                        _emit_carefully(direct, result)
+                        ended = False
+                        break
                 if gate.shut:
                     ended = False
                     break
-        except Exception as error:  # noqa: BLE001  # of user code, or of what cannot be packed
-            ended = False
-            _emit_carefully(direct, result, error)
         finally:
             with direct.lock:
                 taken = lane.settle() + nothing
@@ -169,16 +170,17 @@ def _call_directly(
         with direct.lock:
             chunk = lane.begin(ALL)
         append, pack = lane.pending.append, codec.pack
-        result = None
         try:
             for value in islice(each, chunk):
                 result = call(value)
                 if result is not None:
-                    append(pack(result))
+                    try:
+                        append(pack(result))
+                    except Exception:  # noqa: BLE001  # judged there
+                        _emit_carefully(direct, result)
+                        break
                 if gate.shut:
                     break
-        except Exception as error:  # noqa: BLE001  # of user code, or of what cannot be packed
-            _emit_carefully(direct, result, error)
         finally:
             with direct.lock:
                 lane.settle()
@@ -190,14 +192,8 @@ def _call_directly(
             return
 
 
-def _emit_carefully(direct: Direct, value: Any, error: Exception) -> None:
-    """Emit ``value``, the last there was, if C could not pack it; or raise ``error`` again."""
-    try:
-        direct.codec.pack(value)
-    except Exception:  # noqa: BLE001  # it is the value's
-        pass
-    else:
-        raise error
+def _emit_carefully(direct: Direct, value: Any) -> None:
+    """Emit ``value``, which C could not pack."""
     try:
         payload = direct.codec.encode(value)
     except EncodeError:

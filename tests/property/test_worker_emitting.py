@@ -12,6 +12,7 @@ from contextlib import nullcontext, suppress
 from itertools import cycle
 from operator import length_hint
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -215,6 +216,34 @@ def test_a_cut_in_the_middle_of_a_chunk_loses_nothing_and_all_bytes_are_counted(
     assert queued_bytes == sum(emitted)
     assert failed == expanded.count(CANNOT_TRAVEL)
     assert not bench.overdue
+
+
+@pytest.mark.parametrize("late", [object(), np.zeros(1 << 14)], ids=["unsendable", "large"])
+@pytest.mark.parametrize("loop", ["call", "pull"])
+def test_what_raises_after_it_changed_its_last_result_has_emitted_that_once(
+    loop: str, late: object
+) -> None:
+    bench = Bench(64, 1 << 20, [True])
+    direct = Direct(bench.lane, Codec(), bench.attend, nullcontext())
+    shared: dict[str, object] = {}
+
+    def handle(number: int) -> dict[str, object]:
+        shared["number"] = number
+        if number == 20:
+            shared["late"] = late
+            raise ValueError("of the handler")
+        return shared
+
+    each = iter(list(range(21)))  # enough for a chunk of several
+    ways: dict[str, Callable[[], object]] = {
+        "call": lambda: call_each(handle, each, lambda value: None, direct, Gate()),
+        "pull": lambda: emit_directly(direct, map(handle, each), Gate(), 99),
+    }
+    with pytest.raises(ValueError, match="of the handler"):
+        ways[loop]()
+    assert [direct.codec.decode(payload) for payload in bench.everything[0]] == [
+        {"number": number} for number in range(20)
+    ]
 
 
 # --- inside a worker ------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import mmap
 import os
+import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -138,6 +139,17 @@ def imitation(segment: Segment, size: int, seals: int, sparse: bool = False) -> 
     return memfd("dflow", size, seals, data)
 
 
+def crowd(segment: Segment) -> int:
+    header = list(struct.unpack("=3Q", os.pread(segment.fd, 24, 0)))
+    header[2] = 1  # byte a block: the header has no place for so many generations
+    return memfd(
+        "dflow",
+        segment.size_bytes,
+        SEALED,
+        struct.pack("=3Q", *header).ljust(segment.size_bytes, b"\0"),
+    )
+
+
 def a_file(segment: Segment) -> int:
     fd, path = tempfile.mkstemp()
     os.unlink(path)
@@ -202,6 +214,13 @@ def test_a_reader_refuses_a_description_that_does_not_fit(
     with pytest.raises(BufferLost):
         open_segment(place_in(segment, **other))
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_reader_refuses_more_blocks_than_a_header_has_room_for(segment: Segment) -> None:
+    fd = crowd(segment)
+    with pytest.raises(BufferLost, match="blocks that fit"):
+        open_segment(place_in(segment, fd=fd, block_bytes=1))
+    os.close(fd)
 
 
 def test_a_descriptor_that_was_closed_is_lost(segment: Segment) -> None:
