@@ -225,7 +225,8 @@ class InChannel:
         batch = self.inbox[0]
         batch.position += count
         self.window.taken += count
-        self.window.lent = 0  # what was lent is due once this is done
+        if count:  # what was lent is due once this is done; a turn may have begun nothing
+            self.window.lent = 0
         if batch.position >= batch.count:
             self.window.taken_bytes += batch.size_bytes
             self.inbox.popleft()

@@ -78,3 +78,13 @@ def test_more_than_what_was_lent_is_a_violation() -> None:
     arrive(channel, 0)
     with pytest.raises(ProtocolError, match="expected at most 0 messages"):
         arrive(channel, 1)
+
+
+def test_a_turn_that_has_begun_nothing_takes_back_nothing_that_was_lent() -> None:
+    channel = fresh_channel()
+    arrive(channel, 0)
+    channel.refresh()
+    assert credit(channel) == 1
+    channel.take(0)
+    arrive(channel, 1)
+    assert (channel.inbox[0].headers.sequence, channel.superseded) == (1, 1)
