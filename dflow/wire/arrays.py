@@ -18,7 +18,7 @@ from typing import Any
 
 from dflow.errors import DecodeError, EncodeError
 from dflow.wire.buffers import LARGE_BYTES, Buffer, Memory
-from dflow.wire.large import Beside, is_frozen
+from dflow.wire.large import Beside, freeze, is_frozen
 from dflow.wire.values import ARRAY, SCALAR
 
 __all__ = ["is_array_type", "new_array", "numpy_writer", "read_array", "read_scalar"]
@@ -100,7 +100,7 @@ def _large(beside: Beside, array: Any, order: str, *, whole: bool) -> Buffer:
     if whole and array.base is not None:  # numpy's own memory is not shared
         known = beside.shared(_address(array), array.nbytes)
         if known is not None:
-            _freeze(array)
+            freeze(array)
             return known
     room = beside.allocate(array.nbytes)
     if room is None and whole and _is_received(array):
@@ -129,14 +129,6 @@ def _is_received(array: Any) -> bool:
 def _address(array: Any) -> int:
     address: int = array.__array_interface__["data"][0]
     return address
-
-
-def _freeze(array: Any) -> None:
-    """What lies in shared memory is read there from now on: nobody may write to it."""
-    array.flags.writeable = False
-    owner = array.base
-    if owner is not None and is_array_type(type(owner)):
-        owner.flags.writeable = False
 
 
 def _write_scalar(scalar: Any) -> list[Any]:

@@ -40,6 +40,7 @@ __all__ = [
     "Lifted",
     "address_of",
     "find_buffer",
+    "freeze",
     "is_frozen",
     "is_large",
     "large_readers",
@@ -115,6 +116,8 @@ class Beside:
         known = None
         if type(value) is memoryview and view.readonly:  # a writable one could still be changed
             known = self.shared(address_of(view), view.nbytes)
+            if known is not None:
+                freeze(view)
         if known is None:
             room = self.allocate(view.nbytes)
             if room is not None:
@@ -143,6 +146,18 @@ class Beside:
         return data if kind == "B" and len(shape) == 1 and type(data) is list else [
             VIEW, kind, shape, data
         ]  # fmt: skip
+
+
+def freeze(owner: Any) -> None:
+    """Make an array read-only, and those it is a view of: others read its memory from now on."""
+    while owner is not None:
+        if type(owner) is memoryview:
+            owner = owner.obj
+        elif hasattr(getattr(owner, "flags", None), "writeable"):  # numpy's
+            owner.flags.writeable = False
+            owner = owner.base
+        else:
+            return
 
 
 def is_frozen(owner: Any) -> bool:

@@ -165,6 +165,27 @@ def test_what_is_in_shared_memory_is_not_copied_again() -> None:
     assert memory.writes == 2
 
 
+@pytest.mark.parametrize(
+    "view_of",
+    [
+        lambda mine: memoryview(mine).toreadonly(),
+        lambda mine: memoryview(mine).toreadonly().cast("B").cast("i"),
+        lambda mine: np.frombuffer(memoryview(mine).toreadonly()),
+        lambda mine: mine[1:].reshape(-1),
+    ],
+)
+def test_an_array_is_read_only_once_a_view_of_it_was_sent_from_where_it_is(
+    view_of: Callable[[Any], Any],
+) -> None:
+    memory = FakeMemory()
+    room = memory.allocate(1 << 20)
+    assert room is not None
+    mine = np.ndarray((1 << 17,), "f8", buffer=room)
+    sent(codec(memory), view_of(mine))
+    assert memory.writes == 1
+    assert not mine.flags.writeable
+
+
 def test_without_room_only_bytes_are_lent() -> None:
     memory = FakeMemory(0)
     mutable, fixed = bytearray(LARGE), bytes(LARGE)
