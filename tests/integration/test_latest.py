@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dflow import Graph, Input, Node, source
+from dflow import Graph, Input, Node, Run, source
 from dflow.report import RunReport
 from tests.support import eventually
 
@@ -94,6 +94,14 @@ def test_another_busy_input_makes_nothing_old(tmp_path: Path) -> None:
     assert statistics.median(ages_of(tmp_path, report)) < FRESH_S
 
 
+def pause_for(run: Run, viewer: Node, frames: int) -> None:
+    """Pause a node until so many more frames were sent."""
+    run.pause(viewer)
+    before = run.status().edges[0].sent
+    eventually(lambda: run.status().edges[0].sent > before + frames)
+    run.resume(viewer)
+
+
 def test_after_a_pause_the_newest_comes_first(tmp_path: Path) -> None:
     pauses = 4
     viewer, seen = Viewer(str(tmp_path)), tmp_path / "seen"
@@ -103,10 +111,7 @@ def test_after_a_pause_the_newest_comes_first(tmp_path: Path) -> None:
         for _ in range(pauses):
             seen.unlink(missing_ok=True)
             eventually(seen.exists)
-            run.pause(viewer)
-            before = run.status().edges[0].sent
-            eventually(lambda before=before: run.status().edges[0].sent > before + 300)
-            run.resume(viewer)
+            pause_for(run, viewer, 300)
         run.stop()
         report = run.wait()
     ages = ages_of(tmp_path, report)
