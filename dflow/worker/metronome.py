@@ -88,15 +88,18 @@ class Metronome:
             self._idle = 0
             self._wake()
 
-    def beat(self, *, busy: bool) -> None:
+    def beat(self, busy: Callable[[], bool]) -> None:
         """Ring again soon if user code still runs (``busy``); the listening thread calls this."""
         if self.fd < 0:
-            self._idle = 0 if busy else self._idle + 1
-        elif busy:
-            self._set(self._handle, 0, self._again, None)
-        else:
+            self._idle = 0 if busy() else self._idle + 1
+            return
+        if not busy():
             with suppress(BlockingIOError):  # set anew meanwhile
                 os.read(self.fd, 8)
+            if not busy():
+                return
+            # it has begun meanwhile, and what was read may have rung for that
+        self._set(self._handle, 0, self._again, None)
 
     @property
     def timeout_s(self) -> float | None:

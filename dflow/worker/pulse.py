@@ -204,7 +204,7 @@ class Pulse:
             self._wakeup.clear(ready)  # a read gives up the interpreter, and so costs a switch
             if alone_s is not None or self._metronome.fd in ready:
                 self._beat(now)
-                self._metronome.beat(busy=self.in_user_code)
+                self._metronome.beat(lambda: self.in_user_code)
             self._send()
             if now >= self._report_at and self._introduced:
                 self._report_at = now + int(self._stats_interval_s * 1e9)

@@ -35,7 +35,16 @@ def test_it_rings_again_and_again_while_user_code_runs(metronome: Metronome) -> 
     metronome.begin()
     for _ in range(3):
         assert rings(metronome, WAIT_MS)
-        metronome.beat(busy=True)
+        metronome.beat(lambda: True)
+    assert rings(metronome, WAIT_MS)
+
+
+@only_linux
+def test_it_rings_again_though_its_ring_was_taken_for_an_older_one(metronome: Metronome) -> None:
+    metronome.begin()
+    assert rings(metronome, WAIT_MS)
+    looks = iter([False, True])  # user code began after the first look, and its timer rang
+    metronome.beat(lambda: next(looks))
     assert rings(metronome, WAIT_MS)
 
 
@@ -44,7 +53,7 @@ def test_it_is_silent_before_work_and_after_it(metronome: Metronome) -> None:
     assert not rings(metronome, 0)
     metronome.begin()
     assert rings(metronome, WAIT_MS)
-    metronome.beat(busy=False)
+    metronome.beat(lambda: False)
     assert not rings(metronome, 5)
 
 
@@ -55,14 +64,14 @@ def test_who_is_done_for_now_sets_it_anew_only_while_it_runs(metronome: Metronom
     metronome.begin()
     metronome.renew(monotonic_ns() + 1_000_000)  # a millisecond later
     assert rings(metronome, WAIT_MS)
-    metronome.beat(busy=False)
+    metronome.beat(lambda: False)
     metronome.renew(monotonic_ns() + 10_000_000)
     assert not rings(metronome, 5)
 
 
 @only_linux
 def test_a_listener_that_comes_late_does_not_block(metronome: Metronome) -> None:
-    metronome.beat(busy=False)  # nothing has rung: the timer was set anew meanwhile
+    metronome.beat(lambda: False)  # nothing has rung: the timer was set anew meanwhile
     metronome.begin()
     assert rings(metronome, WAIT_MS)
 
@@ -92,7 +101,7 @@ def test_without_timers_the_listener_is_woken_for_work_and_beats_until_it_is_idl
     waits = []
     for _ in range(IDLE_BEATS + 1):
         waits.append(metronome.timeout_s)
-        metronome.beat(busy=False)
+        metronome.beat(lambda: False)
     assert waits == [BEAT_S] * IDLE_BEATS + [None]
     metronome.begin()
     assert woken == [1]  # a moment ago
