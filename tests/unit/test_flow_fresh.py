@@ -88,3 +88,16 @@ def test_a_turn_that_has_begun_nothing_takes_back_nothing_that_was_lent() -> Non
     channel.take(0)
     arrive(channel, 1)
     assert (channel.inbox[0].headers.sequence, channel.superseded) == (1, 1)
+
+
+def test_a_newer_message_that_was_asked_for_may_be_larger_than_the_window() -> None:
+    channel = fresh_channel()
+    arrive(channel, 0)
+    channel.refresh()
+    assert credit(channel) == 1
+    large = b"\xc6\0\x20\0\0" + bytes(1 << 21)
+    channel.accept(f.parse(f.pack_batch(7, 1, 1, [large], SENT_NS)))
+    assert (channel.inbox[0].headers.sequence, channel.superseded) == (1, 1)
+    channel.refresh()
+    channel.accept(f.parse(f.pack_batch(7, 1, 2, [large], SENT_NS)))
+    assert channel.superseded == 2
