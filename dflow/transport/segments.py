@@ -21,6 +21,7 @@ import errno
 import fcntl
 import mmap
 import os
+import resource
 import secrets
 import stat
 import struct
@@ -44,6 +45,9 @@ HEADER_BYTES = max(4096, mmap.PAGESIZE)
 
 MOST_OF_AVAILABLE = 0.5
 """Larger parts of the memory that is left are not taken: the kernel would kill somebody for it."""
+
+SPARE_FILES = 32
+"""Descriptors that are left for others: who cannot open a file any more can do nothing else."""
 
 _NAME = "dflow"
 _MAGIC = 0x31_6D_68_73_77_6F_6C_66  # "flowshm1"
@@ -174,6 +178,8 @@ def create_segment(block_bytes: int, count: int) -> Segment:
         raise OSError(errno.ENOMEM, "not enough memory")
     fd = os.memfd_create(_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
+        if fd >= _most_files() - SPARE_FILES:
+            raise OSError(errno.EMFILE, "too many open files")
         os.ftruncate(fd, size_bytes)
         os.posix_fallocate(fd, 0, size_bytes)
         words = [0] * (_GENERATIONS_AT + count)
@@ -186,6 +192,11 @@ def create_segment(block_bytes: int, count: int) -> Segment:
     except BaseException:
         os.close(fd)
         raise
+
+
+def _most_files() -> int:
+    soft: int = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def _available_bytes() -> int:

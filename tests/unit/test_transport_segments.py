@@ -7,6 +7,7 @@ import errno
 import fcntl
 import mmap
 import os
+import resource
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import pytest
 from dflow.errors import BufferLost
 from dflow.transport.segments import (
     HEADER_BYTES,
+    SPARE_FILES,
     Segment,
     create_segment,
     is_supported,
@@ -122,6 +124,18 @@ def test_memory_that_there_is_not_is_an_os_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(OSError, match="No space"):
         create_segment(BLOCK, 4)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_no_segment_takes_the_last_descriptors(segment: Segment) -> None:
+    before = os.listdir("/proc/self/fd")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (segment.fd + SPARE_FILES, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too many open files"):
+            create_segment(BLOCK, 4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert os.listdir("/proc/self/fd") == before
 
 
