@@ -176,6 +176,8 @@ def read_scalar(parts: list[Any]) -> Any:
     description, data = parts
     if description == "str_" and type(data) is str:
         return np.str_(data)
+    if type(data) is memoryview:  # a large one travels beside the message
+        data = bytes(data)
     if type(data) is not bytes:
         raise DecodeError(f"numpy scalar: expected bytes, got {type(data).__name__}")
     if description == "bytes_":

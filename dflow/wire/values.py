@@ -135,6 +135,13 @@ def _one(parts: list[Any], kind: type) -> Any:
     return value
 
 
+def _read_big_int(parts: list[Any]) -> int:
+    (data,) = parts
+    if type(data) is not bytes and type(data) is not memoryview:  # a large one lies beside
+        raise DecodeError(f"expected bytes, got {type(data).__name__}")
+    return int.from_bytes(data, "little", signed=True)
+
+
 def _read_datetime(parts: list[Any]) -> dt.datetime:
     year, month, day, hour, minute, second, microsecond, fold, zone = parts
     return dt.datetime(year, month, day, hour, minute, second, microsecond, zone, fold=fold)
@@ -155,7 +162,7 @@ READERS: dict[int, Callable[[list[Any]], Any]] = {
     TUPLE.code: tuple,
     _SET.code: set,
     _FROZENSET.code: frozenset,
-    _BIG_INT.code: lambda parts: int.from_bytes(_one(parts, bytes), "little", signed=True),
+    _BIG_INT.code: _read_big_int,
     _COMPLEX.code: lambda parts: complex(*parts),
     _DATETIME.code: _read_datetime,
     _DATE.code: lambda parts: dt.date.fromordinal(*parts),
