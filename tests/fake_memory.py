@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dflow.errors import BufferLost
-from dflow.wire.buffers import Buffer, Place
+from dflow.wire.buffers import Buffer, Place, Room
 from dflow.wire.large import address_of
 
 
@@ -23,6 +23,14 @@ class FakeMemory:
         view = memoryview(bytearray(size_bytes))
         self.blocks.append(view)
         return view
+
+    def room_for(self, size_bytes: int) -> Room | None:
+        target = self.allocate(size_bytes)
+        if target is None:
+            return None
+        buffer = self.place_of(address_of(target), size_bytes)
+        assert buffer is not None
+        return Room(target, buffer)
 
     def place_of(self, address: int, size_bytes: int) -> Buffer | None:
         for number, block in enumerate(self.blocks):

@@ -41,7 +41,7 @@ from dflow.transport.segments import (
     is_supported,
     open_segment,
 )
-from dflow.wire.buffers import Buffer, Place
+from dflow.wire.buffers import Buffer, Place, Room
 
 __all__ = ["SharedMemory", "SharedStats"]
 
@@ -126,13 +126,27 @@ class SharedMemory:
         They are kept while anything lives that is made of them, here or at a reader. What is in
         them is what was there before.
         """
+        room = self._room(size_bytes, shown=False)
+        return None if room is None else room[2]
+
+    def room_for(self, size_bytes: int) -> Room | None:
+        """Do as `allocate` and `place_of` at once."""
+        room = self._room(size_bytes, shown=True)
+        if room is None:
+            return None
+        held, block, target = room
+        place = self._place(held.segment, block, 0, size_bytes)
+        return Room(target, Buffer(target.toreadonly(), place))
+
+    def _room(self, size_bytes: int, *, shown: bool) -> tuple[_Held, int, memoryview] | None:
         if not self._limit_bytes or self._closed or not self._enter():
             return None
         try:
             self._end_leases()
             block = self._take(size_class(size_bytes))
             if block is not None:
-                return self._lend(self._by_slab[block.slab], block.number, False)[:size_bytes]
+                held = self._by_slab[block.slab]
+                return held, block.number, self._lend(held, block.number, shown)[:size_bytes]
         finally:
             self._leave()
         self._no_room(size_bytes)
@@ -259,7 +273,10 @@ class SharedMemory:
             return None
         end.shown = True
         view = self._lend(held, block, shown=True)[offset : offset + size_bytes].toreadonly()
-        place = Place(
+        return Buffer(view, self._place(segment, block, offset, size_bytes))
+
+    def _place(self, segment: Segment, block: int, offset: int, size_bytes: int) -> Place:
+        return Place(
             self._pid,
             segment.fd,
             segment.token,
@@ -270,7 +287,6 @@ class SharedMemory:
             offset,
             size_bytes,
         )
-        return Buffer(view, place)
 
     def _borrow(self, held: _Held, place: Place) -> memoryview:
         """Return all of the block that ``place`` is in; under the lock."""

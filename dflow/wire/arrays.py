@@ -102,20 +102,20 @@ def _large(beside: Beside, array: Any, order: str, *, whole: bool) -> Buffer:
         if known is not None:
             freeze(array)
             return known
-    room = beside.allocate(array.nbytes)
+    room = beside.room_for(array.nbytes)
     if room is None and whole and _is_received(array):
         return Buffer(memoryview(array.reshape(-1, order=order).view("u1")))
     if room is None:
         return Buffer(memoryview(array.tobytes(order)))
     np = _numpy()
-    if whole:
-        target = np.frombuffer(room, "u1")
-        array = array.reshape(-1, order=order).view("u1")
+    if not whole:
+        target = np.ndarray(array.shape, array.dtype, buffer=room.target, order=order)
     else:
-        target = np.ndarray(array.shape, array.dtype, buffer=room, order=order)
+        target = np.frombuffer(room.target, "u1")
+        if array.ndim != 1 or array.dtype != target.dtype:
+            array = array.reshape(-1, order=order).view("u1")
     np.copyto(target, array)
-    buffer = beside.shared(_address(target), len(room))
-    return Buffer(room.toreadonly()) if buffer is None else buffer
+    return room.buffer
 
 
 def _is_received(array: Any) -> bool:
@@ -141,6 +141,9 @@ def _write_scalar(scalar: Any) -> list[Any]:
 
 
 def _numpy() -> Any:
+    known = sys.modules.get("numpy")
+    if known is not None:
+        return known
     try:
         return importlib.import_module("numpy")
     except ImportError:
@@ -189,6 +192,17 @@ def read_scalar(parts: list[Any]) -> Any:
 
 
 def _read_dtype(description: Any, np: Any) -> Any:
+    if type(description) is str:
+        return _named_dtype(description)
+    return _new_dtype(description, np)
+
+
+@lru_cache(maxsize=256)
+def _named_dtype(description: str) -> Any:
+    return _new_dtype(description, _numpy())
+
+
+def _new_dtype(description: Any, np: Any) -> Any:
     _check_description(description, 0)
     dtype = np.lib.format.descr_to_dtype(description)
     if dtype.hasobject:

@@ -25,7 +25,7 @@ from typing import Any
 
 from dflow.errors import DecodeError, EncodeError
 from dflow.wire.buffers import LARGE_BYTES, Buffer
-from dflow.wire.large import Beside, address_of
+from dflow.wire.large import Beside
 from dflow.wire.values import TABLE
 
 __all__ = ["read_table", "table_writer"]
@@ -75,12 +75,11 @@ def _write_table(beside: Beside, code: str, table: Any) -> list[Any]:
 
 
 def _large(beside: Beside, ipc: Any, table: Any, size_bytes: int) -> Buffer:
-    room = beside.allocate(size_bytes)
-    target = memoryview(bytearray(size_bytes)) if room is None else room
+    room = beside.room_for(size_bytes)
+    target = memoryview(bytearray(size_bytes)) if room is None else room.target
     with _arrow().FixedSizeBufferWriter(_arrow().py_buffer(target)) as sink:
         _write_stream(ipc, sink, table)
-    known = None if room is None else beside.shared(address_of(room), size_bytes)
-    return Buffer(target.toreadonly()) if known is None else known
+    return Buffer(target.toreadonly()) if room is None else room.buffer
 
 
 def _write_stream(ipc: Any, sink: Any, table: Any) -> None:

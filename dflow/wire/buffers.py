@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-__all__ = ["FROZEN", "LARGE_BYTES", "MAX_BUFFERS", "Buffer", "Memory", "Parcel", "Place"]
+__all__ = ["FROZEN", "LARGE_BYTES", "MAX_BUFFERS", "Buffer", "Memory", "Parcel", "Place", "Room"]
 
 LARGE_BYTES = 64 * 1024
 """What is smaller stays in the message."""
@@ -51,6 +51,13 @@ class Buffer(NamedTuple):
     place: Place | None = None
 
 
+class Room(NamedTuple):
+    """New shared memory to be written once: ``target`` to write to, ``buffer`` to be sent."""
+
+    target: memoryview
+    buffer: Buffer
+
+
 class Parcel(bytes):
     """An encoded message with ``buffers`` beside it."""
 
@@ -78,6 +85,9 @@ class Memory(Protocol):
 
         They are kept while anything lives that is made of them, here or at a receiver.
         """
+
+    def room_for(self, size_bytes: int) -> Room | None:
+        """Do as `allocate`, for what is sent as soon as it is written."""
 
     def place_of(self, address: int, size_bytes: int) -> Buffer | None:
         """Return the memory at ``address`` as a buffer with its place, if it is shared."""

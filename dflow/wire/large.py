@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from dflow.errors import DecodeError, EncodeError
-from dflow.wire.buffers import FROZEN, LARGE_BYTES, MAX_BUFFERS, Buffer, Memory, Parcel
+from dflow.wire.buffers import FROZEN, LARGE_BYTES, MAX_BUFFERS, Buffer, Memory, Parcel, Room
 from dflow.wire.frames import MAX_MESSAGE_BYTES
-from dflow.wire.values import BUFFER, VIEW
+from dflow.wire.values import ARRAY, BUFFER, VIEW
 
 if TYPE_CHECKING:
     from dflow.wire.careful import CarefulPacker
@@ -105,10 +105,10 @@ class Beside:
         memory = self._memory
         return None if memory is None else memory.place_of(address, size_bytes)
 
-    def allocate(self, size_bytes: int) -> memoryview | None:
-        """Return new shared memory to write to, if there is room."""
+    def room_for(self, size_bytes: int) -> Room | None:
+        """Return new shared memory to write to, if there is any."""
         memory = self._memory
-        return None if memory is None else memory.allocate(size_bytes)
+        return None if memory is None else memory.room_for(size_bytes)
 
     def put(self, value: Any) -> list[Any]:
         """Put bytes, a bytearray or a C-contiguous memoryview of bytes beside the message."""
@@ -119,10 +119,10 @@ class Beside:
             if known is not None:
                 freeze(view)
         if known is None:
-            room = self.allocate(view.nbytes)
+            room = self.room_for(view.nbytes)
             if room is not None:
-                room[:] = view
-                known = self.shared(address_of(room), view.nbytes)
+                room.target[:] = view
+                known = room.buffer
         if known is None:
             known = Buffer(view if is_frozen(view) else memoryview(bytes(view)))
         return self.add(known)
@@ -251,8 +251,8 @@ class LargePacker:
 
         def take_apart_and_lift(value: Any) -> list[Any]:
             parts = default(value)
-            if type(value) is Lifted or type(value) in _SETS:
-                return parts
+            if parts[0] is ARRAY or type(value) is Lifted or type(value) in _SETS:
+                return parts  # nothing in there is to be lifted
             return [lift(part) for part in parts]
 
         self._new = partial(msgpack.Packer, strict_types=True, default=take_apart_and_lift)

@@ -18,7 +18,7 @@ from dflow.errors import ProtocolError
 from dflow.wire.buffers import LARGE_BYTES, MAX_BUFFERS, Place
 from dflow.wire.unpack import require_whole
 
-__all__ = ["MAX_NOTES_BYTES", "NO_NOTES", "Notes", "pack_notes", "parse_notes"]
+__all__ = ["MAX_NOTES_BYTES", "NO_NOTES", "Notes", "pack_buffers", "pack_notes", "parse_notes"]
 
 MAX_NOTES_BYTES = 1 << 22
 """Far above what a batch of 512 messages and the completions of one turn can need."""
@@ -27,6 +27,8 @@ _NUMBERS, _TAGS, _PLACES, _COMPLETED, _COUNTS, _AGES, _WITHDRAWN, _BUFFERS = ran
 _TRUSTED_BYTES = 2048
 """Notes up to this size can make no more than a few megabytes of lists, whatever they claim."""
 _ROW = len(Place._fields)
+_ONE_PLACE = bytes((0x81, _BUFFERS, 0x90 | _ROW))  # a map of one key, and a list
+_SHORT_BYTES = 128  # nothing large can be made of these
 _NUMBERS_ONLY = {"max_map_len": _BUFFERS, "max_str_len": 0, "max_bin_len": 0, "max_ext_len": 0}
 
 
@@ -95,10 +97,20 @@ def pack_notes(notes: Notes) -> bytes:
     return packed
 
 
+def pack_buffers(flat: Sequence[int]) -> bytes:
+    """Do as `pack_notes` with notes that only say where buffers are."""
+    packed: bytes = msgpack.packb({_BUFFERS: flat})
+    return packed
+
+
 def parse_notes(data: bytes | memoryview, messages: int) -> Notes:
     """Return the notes in ``data`` about ``messages`` messages; raises `ProtocolError`."""
     if not len(data):
         return NO_NOTES
+    if messages == 1 and len(data) <= _SHORT_BYTES and data[:3] == _ONE_PLACE:
+        notes = _parse_place(data)
+        if notes is not None:
+            return notes
     if len(data) > MAX_NOTES_BYTES:
         raise ProtocolError(f"notes: expected at most {MAX_NOTES_BYTES} bytes, got {len(data)}")
     try:
@@ -129,6 +141,17 @@ def parse_notes(data: bytes | memoryview, messages: int) -> Notes:
     if notes.buffers:
         _check_buffers(notes.buffers, messages)
     return notes
+
+
+def _parse_place(data: bytes | memoryview) -> Notes | None:
+    """Return notes that only say where one buffer is, or None if that is not all they are."""
+    try:
+        flat = msgpack.unpackb(data[2:])
+    except Exception:  # noqa: BLE001  # msgpack raises many types; judged by who calls
+        return None
+    if len(flat) != _ROW or not _are_numbers(flat) or flat[-1] < LARGE_BYTES:
+        return None
+    return Notes(buffers=flat)
 
 
 def _check_buffers(flat: Sequence[int], messages: int) -> None:

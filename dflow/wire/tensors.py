@@ -61,12 +61,11 @@ def _write_tensor(beside: Beside, torch: Any, tensor: Any) -> list[Any]:
 
 def _large(beside: Beside, tensor: Any, size_bytes: int) -> Buffer:
     whole = tensor.contiguous()
-    room = beside.allocate(size_bytes)
+    room = beside.room_for(size_bytes)
     if room is None:
         return Buffer(memoryview(ctypes.string_at(whole.data_ptr(), size_bytes)))
-    address = address_of(room)
-    ctypes.memmove(address, whole.data_ptr(), size_bytes)
-    return beside.shared(address, size_bytes) or Buffer(room.toreadonly())
+    ctypes.memmove(address_of(room.target), whole.data_ptr(), size_bytes)
+    return room.buffer
 
 
 def read_tensor(parts: list[Any]) -> Any:

@@ -20,7 +20,7 @@ from dflow.transport.poller import Poller
 from dflow.wire import frames as f
 from dflow.wire.buffers import Parcel
 from dflow.wire.codec import Codec
-from dflow.wire.notes import NO_NOTES, Notes, pack_notes
+from dflow.wire.notes import NO_NOTES, Notes, pack_buffers, pack_notes
 from dflow.worker.inbound import Inbound
 from dflow.worker.ordered import Order
 
@@ -211,9 +211,12 @@ class Outbound(Outputs):
         places = [buffer.place for buffer in parcel.buffers if buffer.place is not None]
         if link.shared and len(places) == len(parcel.buffers):
             flat = [n for place in places for n in place]
-            notes = Notes(buffers=flat) if notes is NO_NOTES else replace(notes, buffers=flat)
             self._kept.setdefault(number, {})[first] = parcel
-            link.send(self._frame(number, first, (parcel,), notes))
+            if notes is NO_NOTES:
+                said = pack_buffers(flat)
+            else:
+                said = pack_notes(replace(notes, buffers=flat))
+            link.send(f.pack_noted(number, self._epoch, first, (parcel,), wall_ns(), said))
         else:
             frame = self._frame(number, first, (parcel,), notes)
             link.send_with(frame, [buffer.view for buffer in parcel.buffers])
@@ -224,8 +227,8 @@ class Outbound(Outputs):
         if kept:
             for sequence in beyond:
                 kept.pop(sequence, None)
-            for sequence in [sequence for sequence in kept if sequence < done]:
-                del kept[sequence]
+            while kept and (oldest := next(iter(kept))) < done:  # they are in order
+                del kept[oldest]
 
     def pump(self) -> None:
         """Flush, and take in credit reports if that left something without credit.
