@@ -16,6 +16,7 @@ from contextlib import suppress
 import pytest
 
 from dflow.errors import BufferLost
+from dflow.transport import segments
 from dflow.transport.segments import (
     HEADER_BYTES,
     SPARE_FILES,
@@ -110,6 +111,38 @@ def test_its_size_is_sealed(segment: Segment) -> None:
 
 def test_it_has_all_of_its_pages_at_once(segment: Segment) -> None:
     assert os.fstat(segment.fd).st_blocks * 512 >= segment.size_bytes
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_large_segments_work_with_and_without_huge_pages(
+    refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if refused:
+        monkeypatch.setattr(segments, "_COLLAPSE", 255)  # what no kernel knows
+        monkeypatch.setattr(segments, "_place_for_huge_pages", lambda size_bytes: None)
+    made = create_segment(3 << 20, 2)
+    try:
+        place = Place(os.getpid(), made.fd, made.token, made.size_bytes, 3 << 20, 0, 1, 0, 3 << 20)
+        opened = open_segment(place)
+        try:
+            ctypes.memset(made.address_of(1), 7, 3 << 20)
+            assert ctypes.string_at(opened.address_of(1), 3 << 20) == b"\7" * (3 << 20)
+            assert ctypes.string_at(opened.address_of(0), 3 << 20) == bytes(3 << 20)
+            assert (opened.token, opened.generation(1)) == (made.token, 1)
+        finally:
+            opened.close()
+    finally:
+        made.close()
+
+
+def test_a_large_segment_is_mapped_where_huge_pages_may_be() -> None:
+    addresses = []
+    for _ in range(8):
+        made = create_segment(3 << 20, 1)
+        addresses.append(made.address)
+        made.close()
+    # another thread may have taken an address first
+    assert any(address % (2 << 20) == 0 for address in addresses)
 
 
 def test_memory_that_there_is_not_is_an_os_error(monkeypatch: pytest.MonkeyPatch) -> None:
