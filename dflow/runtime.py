@@ -141,7 +141,7 @@ class Run:
             raise
 
     def _restore(self, port: str) -> Callable[[Any], Any] | None:
-        """Return what makes large bytes that are read here what the output's annotation says."""
+        """Return what makes bytes that are read here what the output's annotation says."""
         from dflow.wire.restoring import restorer
 
         return restorer(self._graph.find_output(port).type)

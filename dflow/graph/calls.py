@@ -28,7 +28,7 @@ class Handler:
     """What a worker calls for each message.
 
     ``is_async``: the call returns an awaitable, or with ``is_generator`` an async iterator.
-    ``is_generator``: it returns an iterator of values to emit. ``restore`` makes large bytes in a
+    ``is_generator``: it returns an iterator of values to emit. ``restore`` makes bytes in a
     message what the annotation says (`dflow.wire.restoring`).
     """
 

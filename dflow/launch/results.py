@@ -12,9 +12,8 @@ from typing import Any
 
 from dflow.clock import wall_ns
 from dflow.flow.in_edge import Batch, InChannel
-from dflow.wire.buffers import LARGE_BYTES
 from dflow.wire.codec import Codec
-from dflow.wire.restoring import Restore
+from dflow.wire.restoring import Restore, restored
 
 __all__ = ["Piece", "next_piece"]
 
@@ -28,13 +27,11 @@ class Piece:
     end: int
 
     def values(self, codec: Codec, restore: Restore | None = None) -> list[Any]:
-        """Return the messages, large bytes as ``restore`` makes them; raises `DecodeError`."""
+        """Return the messages, bytes as ``restore`` makes them; raises `DecodeError`."""
         batch = self.batch
         if batch.values is None:
             values = codec.decode_batch(batch.body, batch.count, batch.buffers)
-            if restore is not None and batch.size_bytes > LARGE_BYTES:
-                values = [restore(value) for value in values]
-            batch.values, batch.body, batch.buffers = values, None, ()
+            batch.values, batch.body, batch.buffers = restored(restore, values), None, ()
         return batch.values[self.begin : self.end]
 
 

@@ -281,7 +281,7 @@ class Codec:
                     "class in a port's annotation or decorate it with @dflow.register_type"
                 )
             self._add(codec)
-        if self._received and codec.restore is not None:
+        if codec.restore is not None:
             codec.restore(values)
         return codec.build(values)
 

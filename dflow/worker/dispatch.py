@@ -18,7 +18,7 @@ from dflow.clock import monotonic_ns, preempted, wall_ns
 from dflow.errors import DecodeError
 from dflow.flow.in_edge import LOST, Batch, InChannel
 from dflow.message import Priority
-from dflow.wire.buffers import LARGE_BYTES
+from dflow.wire.restoring import restored
 from dflow.worker.context import current_headers
 from dflow.worker.emitting import (
     ALL,
@@ -228,13 +228,11 @@ class Dispatcher:
         values = batch.values
         if values is None:
             try:
-                batch.values = values = self._codec.decode_batch(
-                    batch.body, batch.count, batch.buffers
-                )
-                if batch.size_bytes > LARGE_BYTES:
-                    batch.values = values = self._restored(channel, values)
+                values = self._codec.decode_batch(batch.body, batch.count, batch.buffers)
+                batch.values = values = self._restored(channel, values)
             except DecodeError as error:
-                batch.values = values = self._salvage(channel, batch, error)
+                values = self._salvage(channel, batch, error)
+                batch.values = values = self._restored(channel, values)
                 if self._gate.shut:
                     return []
             batch.body, batch.buffers = None, ()
@@ -339,9 +337,9 @@ class Dispatcher:
                 # only that value is lost; if the generator itself raised, it has no next one
 
     def _restored(self, channel: InChannel, values: list[Any]) -> list[Any]:
-        """Make large bytes what the handler's annotation says."""
+        """Make bytes what the handler's annotation says."""
         restore = self._handlers[channel.port].restore
-        return values if restore is None else [restore(value) for value in values]
+        return values if restore is None else restored(restore, values)
 
     def failed(self, error: BaseException, where: str) -> None:
         """Count an error of the user's code, and report it."""

@@ -490,7 +490,7 @@ class Work:
 
 
 def _bind_inputs(node: Node, ctx: Context) -> dict[str, Handler]:
-    """Return what handles each input, with large bytes as its annotation says."""
+    """Return what handles each input, with bytes as its annotation says."""
     return {
         name: replace(node.bind(name, ctx), restore=restorer(port.type))
         for name, port in node.inputs.items()

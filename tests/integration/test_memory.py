@@ -180,6 +180,50 @@ def test_an_annotation_says_whether_large_bytes_arrive_as_bytes(options: dict[st
     assert report.balances
 
 
+@source
+def buffers() -> Iterator[Any]:
+    for size in (40, SIZE):
+        yield bytearray(size)
+        yield array.array("i", bytes(size))
+
+
+@dataclass
+class Record:
+    fixed: bytes
+    page: bytearray
+    kept: memoryview
+
+
+@node
+def filled(page: bytearray) -> Record:
+    page[0] = 7
+    return Record(page, page, page)  # type: ignore[arg-type]  # made right on the way
+
+
+@sink
+def written(record: Record, ctx: Context) -> None:
+    kinds = [type(part) for part in (record.fixed, record.page, record.kept)]
+    record.page[1] = 8
+    ctx.metrics.count("right", kinds == [bytes, bytearray, memoryview] and record.fixed[0] == 7)
+
+
+@node
+def as_bytes(page: bytes) -> str:
+    return type(page).__name__
+
+
+@pytest.mark.parametrize("options", WAYS, ids=str)
+def test_an_annotation_holds_for_bytes_of_any_size(options: dict[str, Any]) -> None:
+    feed, change, typed, end = buffers(), filled(), as_bytes(), written()
+    graph = Graph("buffers", feed >> [change >> end, typed])
+    with graph.start(results=[change, typed], **options) as run:
+        assert [record.page[0] for record in run.results(change)] == [7] * 4
+        assert list(run.results(typed)) == ["bytes"] * 4
+        report = run.wait(30)
+    assert report.balances
+    assert report.node("written").metrics["right"] == 4
+
+
 # --- in place ------------------------------------------------------------------------------------
 
 
