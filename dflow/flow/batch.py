@@ -220,7 +220,7 @@ class Lane:
         payload = self.pending[self.head]
         size = len(payload)
         room, room_bytes = window.room - 1, window.room_bytes - size
-        if room <= 0 or room_bytes <= 0 or size > MAX_BATCH_BYTES or self._behind:
+        if room <= 0 or room_bytes <= 0 or self._behind:
             return None
         first = window.sent
         window.spend(1, size)

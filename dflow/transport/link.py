@@ -109,12 +109,13 @@ class OutLink:
 class InLink:
     """The receiver's end: every channel of one band. ``shared``: senders are on this host."""
 
-    __slots__ = ("_more", "_recv", "endpoint", "shared", "socket")
+    __slots__ = ("_more", "_recv", "_send", "endpoint", "shared", "socket")
 
     def __init__(self, endpoint: str, hwm: int) -> None:
         self.socket, self.endpoint = bind_router(endpoint, hwm=hwm, max_frame_bytes=MAX_FRAME_BYTES)
         self.shared = not is_tcp(self.endpoint)
         self._recv = self.socket.recv
+        self._send = self.socket.send
         self._more = self.socket.getsockopt
 
     def receive(self) -> tuple[bytes, Any, Sequence[memoryview]] | None:
@@ -143,7 +144,8 @@ class InLink:
     def send(self, peer: bytes, frame: bytes) -> bool:
         """Send one frame to ``peer``; False when it is gone."""
         try:
-            self.socket.send_multipart((peer, frame), _NOWAIT)
+            self._send(peer, _NOWAIT | zmq.SNDMORE)
+            self._send(frame, _NOWAIT)
         except zmq.ZMQError as error:
             if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 return False

@@ -59,6 +59,7 @@ __all__ = [
     "parse",
     "parse_beyond",
     "parse_credit",
+    "parse_plain_credit",
     "parse_text",
 ]
 
@@ -86,6 +87,7 @@ MAX_MESSAGE_BYTES = MAX_FRAME_BYTES - 1024
 _HEADER = Struct("<6sIIIQQ")
 _START = Struct("<2sBBH")
 _COUNTERS = Struct("<QQQ")
+_PLAIN_CREDIT = Struct("<6sIIIQQQQQ")
 _NOTES_SIZE = Struct("<I")
 _STARTS = {kind: _START.pack(MAGIC, VERSION, kind, 0) for kind in KIND_NAMES}
 _KINDS = {start: kind for kind, start in _STARTS.items()}
@@ -235,6 +237,19 @@ def parse_credit(frame: Frame) -> tuple[int, int, int]:
         raise ProtocolError(f"expected CREDIT or CLOSED, got {KIND_NAMES[frame.kind]}")
     taken, taken_bytes, done = _COUNTERS.unpack_from(frame.body)
     return taken, taken_bytes, done
+
+
+def parse_plain_credit(data: bytes) -> tuple[int, int, int, int] | None:
+    """Return (channel, taken, taken_bytes, done) of a CREDIT frame without numbers out of order.
+
+    None for any other frame, and for what `parse` would refuse.
+    """
+    if len(data) != _PLAIN_CREDIT.size:
+        return None
+    start, _, channel, count, _, _, taken, taken_bytes, done = _PLAIN_CREDIT.unpack(data)
+    if start != _STARTS[CREDIT] or count:
+        return None
+    return channel, taken, taken_bytes, done
 
 
 def parse_beyond(frame: Frame) -> tuple[int, ...]:

@@ -266,6 +266,12 @@ class Outbound(Outputs):
     def _on_report(self, number: int, data: bytes) -> None:
         edge = self._edge_of[number]
         try:
+            plain = f.parse_plain_credit(data)
+            if plain is not None and plain[0] == number and number not in self._unwelcomed:
+                _, taken, taken_bytes, done = plain
+                edge.on_credit(number, taken, taken_bytes, done)
+                self._forget(number, done, ())
+                return
             frame = f.parse(data)
             if frame.channel != number:
                 raise ProtocolError(f"expected channel {number}, got {frame.channel}")

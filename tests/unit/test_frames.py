@@ -97,6 +97,21 @@ def test_text_and_counters_are_read_back() -> None:
     assert (end.sequence, end.sent_ns, len(end.body)) == (9, SENT_NS, 0)
 
 
+def test_a_plain_report_is_read_at_once_and_all_else_is_left_to_parse() -> None:
+    report = frames.pack_credit(3, 1, 10, 1 << 40, 9)
+    assert frames.parse_plain_credit(report) == (3, 10, 1 << 40, 9)
+    others = [
+        frames.pack_closed(3, 1, 10, 400, 9),
+        frames.pack_credit(3, 1, 10, 400, 9, [12]),
+        frames.pack_hello(3, 1, "t" * 24),
+        report[:-1],
+        b"xy" + report[2:],
+        report[:14] + b"\1" + report[15:],  # a count
+        b"",
+    ]
+    assert [frames.parse_plain_credit(data) for data in others] == [None] * len(others)
+
+
 def test_a_welcome_is_a_credit_of_zeros() -> None:
     assert frames.parse_credit(frames.parse(frames.pack_credit(1, 1, 0, 0, 0))) == (0, 0, 0)
 
