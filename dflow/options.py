@@ -40,8 +40,8 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 _ON_ERROR = ("skip", "stop")
 
 
-def parse_bytes(value: int | str, what: str = "max_bytes") -> int:
-    """Return a size in bytes from ``64_000_000`` or ``"64MB"`` / ``"64MiB"``."""
+def parse_bytes(value: int | str, what: str = "max_bytes", least: int = 1) -> int:
+    """Return a size in bytes from ``64_000_000`` or ``"64MB"`` / ``"64MiB"``, ``least`` or more."""
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise OptionError(f"{what}: expected bytes as int or text like '64MB', got {value!r}")
     if isinstance(value, int):
@@ -51,8 +51,10 @@ def parse_bytes(value: int | str, what: str = "max_bytes") -> int:
         if match is None or match[2].upper() not in _UNITS:
             raise OptionError(f"{what}: expected bytes like '64MB' or '512KiB', got {value!r}")
         size = int(float(match[1]) * _UNITS[match[2].upper()])
-    if size < 1:
-        raise OptionError(f"{what}: expected at least 1 byte, got {value!r}")
+    if size < least:
+        raise OptionError(
+            f"{what}: expected at least {least} byte{'s' * (least != 1)}, got {value!r}"
+        )
     return size
 
 
@@ -225,8 +227,7 @@ class RunOptions:
             raise OptionError(f"check_types: expected True or False, got {self.check_types!r}")
         if self.slots is not None:
             _whole("slots", self.slots, 0, MAX_SLOTS)
-        if self.shm_bytes != 0 or isinstance(self.shm_bytes, bool):
-            object.__setattr__(self, "shm_bytes", parse_bytes(self.shm_bytes, "shm_bytes"))
+        object.__setattr__(self, "shm_bytes", parse_bytes(self.shm_bytes, "shm_bytes", 0))
 
     def updated(self, changes: Mapping[str, Any]) -> RunOptions:
         """Return a copy with ``changes``; an unknown option raises `OptionError`."""

@@ -121,7 +121,7 @@ class SharedMemory:
         return self._lock.locked()
 
     def allocate(self, size_bytes: int) -> memoryview | None:
-        """Return new writable bytes, or None if there is no room (counted, and warned of once).
+        """Return new writable bytes, or None if there is no room (warned of once).
 
         They are kept while anything lives that is made of them, here or at a reader. What is in
         them is what was there before.
@@ -130,7 +130,11 @@ class SharedMemory:
         return None if room is None else room[2]
 
     def room_for(self, size_bytes: int) -> Room | None:
-        """Do as `allocate` and `place_of` at once."""
+        """Do as `allocate` and `place_of` at once, for what is now sent.
+
+        Without room that is copied, and counted: only here, as what is written to other memory
+        than `allocate` has for it comes here as well.
+        """
         room = self._room(size_bytes, shown=True)
         if room is None:
             return None
@@ -149,6 +153,7 @@ class SharedMemory:
                 return held, block.number, self._lend(held, block.number, shown)[:size_bytes]
         finally:
             self._leave()
+        self._copied += shown
         self._no_room(size_bytes)
         return None
 
@@ -370,13 +375,12 @@ class SharedMemory:
                 self._unmap(held)
 
     def _no_room(self, size_bytes: int) -> None:
-        self._copied += 1
         warn, self._warn = self._warn, None
         if warn is not None:
-            stats = self.stats
+            needed, in_use = size_class(size_bytes), self._slabs.in_use_bytes
             warn(
-                f"shared memory: expected room for {size_bytes:,} bytes, got"
-                f" {stats.in_use_bytes:,} in use of {self._limit_bytes:,}; copying instead. Raise"
+                f"shared memory: expected room for {size_bytes:,} bytes (a block of {needed:,}),"
+                f" got {in_use:,} in use of {self._limit_bytes:,}; copying instead. Raise"
                 " shm_bytes, or keep fewer received buffers"
             )
 

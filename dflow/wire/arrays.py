@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from functools import lru_cache, partial
 from math import prod
+from operator import index
 from typing import Any
 
 from dflow.errors import DecodeError, EncodeError
@@ -47,8 +48,11 @@ def is_array_type(kind: type) -> bool:
     return np is not None and issubclass(kind, np.ndarray)
 
 
-def new_array(memory: Memory | None, shape: int | tuple[int, ...], dtype: Any) -> Any:
-    """Return a new array in ``memory`` if it is large and there is room, else an ordinary one."""
+def new_array(memory: Memory | None, shape: Any, dtype: Any) -> Any:
+    """Return a new array in ``memory`` if it is large and there is room, else an ordinary one.
+
+    A large one can only be emitted read-only, wherever it lies: `_large` knows it by its owner.
+    """
     try:
         import numpy as np
     except ImportError:
@@ -56,11 +60,44 @@ def new_array(memory: Memory | None, shape: int | tuple[int, ...], dtype: Any) -
     kind = np.dtype(dtype)
     if kind.hasobject:
         raise EncodeError(f"allocate: expected a dtype without Python objects, got {kind}")
-    size_bytes = prod(shape if isinstance(shape, tuple) else (shape,)) * kind.itemsize
-    room = None
-    if memory is not None and size_bytes >= LARGE_BYTES:
-        room = memory.allocate(size_bytes)
-    return np.empty(shape, kind) if room is None else np.ndarray(shape, kind, buffer=room)
+    try:
+        sizes = _sizes(shape)
+        size_bytes = prod(sizes) * kind.itemsize
+        if size_bytes < LARGE_BYTES:
+            return np.empty(sizes, kind)
+        if size_bytes > sys.maxsize:
+            raise ValueError("too large")
+        room = None if memory is None else memory.allocate(size_bytes)
+        if room is None:
+            room = _ordinary()((size_bytes,), "u1")
+        return np.ndarray(sizes, kind, buffer=room)
+    except (TypeError, ValueError) as error:
+        raise EncodeError(
+            f"allocate: expected a shape, an int >= 0 or a tuple of such ints, got {shape!r:.200}"
+            f" ({error})"
+        ) from None
+
+
+def _sizes(shape: Any) -> tuple[int, ...]:
+    """Return ``shape`` as numpy understands it: an int of any kind, or a sequence of them."""
+    try:
+        sizes: tuple[int, ...] = (index(shape),)
+    except TypeError:
+        sizes = tuple([index(size) for size in shape])
+    if any(size < 0 for size in sizes):
+        raise ValueError("negative dimensions are not allowed")
+    return sizes
+
+
+@lru_cache(maxsize=1)
+def _ordinary() -> type:
+    """Return the type of the owner of memory that stands in for shared memory."""
+    import numpy as np
+
+    class Ordinary(np.ndarray):
+        """Memory that was allocated where there was no shared memory."""
+
+    return Ordinary
 
 
 @lru_cache(maxsize=256)
@@ -102,8 +139,10 @@ def _large(beside: Beside, array: Any, order: str, *, whole: bool) -> Buffer:
         if known is not None:
             freeze(array)
             return known
+        if type(_owner(array)) is _ordinary():
+            freeze(array)  # it is copied, but could not be written to again elsewhere
     room = beside.room_for(array.nbytes)
-    if room is None and whole and _is_received(array):
+    if room is None and whole and is_frozen(_owner(array)):
         return Buffer(memoryview(array.reshape(-1, order=order).view("u1")))
     if room is None:
         return Buffer(memoryview(array.tobytes(order)))
@@ -118,12 +157,12 @@ def _large(beside: Beside, array: Any, order: str, *, whole: bool) -> Buffer:
     return room.buffer
 
 
-def _is_received(array: Any) -> bool:
-    """Whether the memory of an array cannot be changed by anybody."""
+def _owner(array: Any) -> Any:
+    """Return whose memory an array looks at."""
     owner = array
-    while is_array_type(type(owner)):
+    while is_array_type(type(owner)) and owner.base is not None:
         owner = owner.base
-    return is_frozen(owner)
+    return owner
 
 
 def _address(array: Any) -> int:

@@ -4,8 +4,8 @@ Only classes that a graph's port annotations or `register_type` name are encoded
 a peer can never make a worker import, look up or construct anything else. An instance is
 rebuilt from its fields without calling ``__init__``, ``__post_init__`` or ``__new__`` of the
 user's class, so decoding has no side effects and what arrives is what was emitted, not what
-a constructor would make of it: but for large bytes, which arrive as memoryviews unless the field's
-annotation says bytes (`dflow.wire.restoring`). Enum members are looked up by name. (Fields are not
+a constructor would make of it: but for bytes, which arrive as bytes or memoryviews unless the field's
+annotation says which (`dflow.wire.restoring`). Enum members are looked up by name. (Fields are not
 checked against their annotations here; `run(check_types=True)` does that at emit.)
 
 On the wire an instance is ``[<CLASS>, wire name, field, …]``. The functions that write and

@@ -7,11 +7,11 @@ credit has run out, lets the data plane look at the wire.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex
 
 from dflow.errors import PortError
 from dflow.flow.batch import Lane
@@ -151,13 +151,15 @@ class Context:
         """Learn where `allocate` gets its memory; dflow calls this once."""
         self._memory = memory
 
-    def allocate(self, shape: int | tuple[int, ...], dtype: Any = "u1") -> Any:
+    def allocate(self, shape: SupportsIndex | Iterable[SupportsIndex], dtype: Any = "u1") -> Any:
         """Return a new numpy array that is emitted without being copied; never blocks.
 
-        Its contents are arbitrary: write all of it, then emit it or a contiguous part of it, which
-        makes it read-only. It lies in shared memory, unless it is small, or there is no more
+        Its contents are arbitrary: write all of it, then emit it or a contiguous part of it. From
+        64 KiB up that makes it read-only: allocate a new one for each message. (A fused node is
+        handed the array itself.) It lies in shared memory, unless it is small, or there is no more
         room (`RunOptions.shm_bytes`), or no shared memory at all: then it is an ordinary array, and
-        is copied when it is emitted. Raises `EncodeError` for a dtype with Python objects.
+        is copied when it is emitted. Raises `EncodeError` for a dtype with Python objects, and for
+        a shape that numpy would not take.
         """
         return new_array(self._memory, shape, dtype)
 

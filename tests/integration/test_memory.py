@@ -333,7 +333,7 @@ def test_without_room_frames_are_copied_right_and_it_is_said_once(
     report = run_checked(Graph("small", numbered(300, SIZE) >> Window(100)), shm_bytes="4MB")
     metrics = report.node("window").metrics
     assert (metrics["seen"], metrics["wrong"]) == (300, 0)
-    assert report.node("numbered").metrics["dflow.copied_buffers"] > 0
+    assert 0 < report.node("numbered").metrics["dflow.copied_buffers"] <= 300  # each once
     assert capfd.readouterr().err.count("Raise shm_bytes") == 1
 
 

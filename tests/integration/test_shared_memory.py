@@ -186,7 +186,7 @@ memory = SharedMemory(512 << 20, print)
 kept = [memory.allocate(6_000_000) for _ in range(30)]
 for view in kept:
     view[::4096] = bytes(len(view[::4096]))
-print(memory.stats.in_use_bytes, memory.stats.copied)
+print(memory.stats.in_use_bytes, kept.count(None))
 END
 """
 

@@ -16,6 +16,7 @@ import pytest
 from dflow.errors import BufferLost, DecodeError, EncodeError, OptionError
 from dflow.flow.out_edge import key_bytes
 from dflow.wire import large
+from dflow.wire.arrays import new_array
 from dflow.wire.buffers import LARGE_BYTES, Parcel
 from dflow.wire.codec import Codec
 from tests.fake_memory import FakeMemory
@@ -212,6 +213,51 @@ def test_an_array_is_read_only_once_a_view_of_it_was_sent_from_where_it_is(
     sent(codec(memory), view_of(mine))
     assert memory.writes == 1
     assert not mine.flags.writeable
+
+
+SHAPES = [100_000, np.int64(100_000), (300, 400), [300, 400], (np.int64(300), np.uint8(200)), 0, ()]
+
+
+@pytest.mark.parametrize("memory", [FakeMemory, lambda: FakeMemory(0), lambda: None])
+@pytest.mark.parametrize("shape", SHAPES, ids=repr)
+@pytest.mark.parametrize("dtype", ["u1", "<f8", [("a", "i4"), ("b", "u1")]], ids=str)
+def test_an_array_is_allocated_in_any_shape_that_numpy_takes(
+    memory: Any, shape: Any, dtype: Any
+) -> None:
+    made, usual = new_array(memory(), shape, dtype), np.empty(shape, dtype)
+    assert (type(made), made.shape, made.dtype) == (np.ndarray, usual.shape, usual.dtype)
+    made[...] = np.zeros((), dtype)
+    assert made.flags.writeable
+    assert made.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [None, "ab", 3.0, (3, 2.0), -1, (-2, -50_000), [70_000, -1], (10**30,), (1,) * 99, {"a": 1}],
+    ids=repr,
+)
+def test_a_shape_that_numpy_refuses_is_a_clear_error(shape: Any) -> None:
+    with pytest.raises(EncodeError, match="allocate: expected a shape, an int >= 0 or a tuple"):
+        new_array(FakeMemory(), shape, "u1")
+
+
+@pytest.mark.parametrize("memory", [FakeMemory, lambda: FakeMemory(0), lambda: None])
+@pytest.mark.parametrize(
+    "part", [lambda a: a, lambda a: a[100:], lambda a: a.T, lambda a: a[10:][10:].reshape(-1)]
+)
+def test_an_allocated_array_is_read_only_once_it_was_sent_wherever_it_lies(
+    memory: Any, part: Callable[[Any], Any]
+) -> None:
+    room = memory()
+    array = new_array(room, (400, 300), "u1")
+    array[:] = 7
+    arrived, _ = sent(codec(room), [part(array)])
+    assert (arrived[0] == 7).all()
+    with pytest.raises(ValueError, match="read-only"):
+        array[0] = 1
+    ordinary = np.zeros((400, 300), "u1")
+    sent(codec(room), part(ordinary))
+    ordinary[0] = 1
 
 
 def test_without_room_only_bytes_are_lent() -> None:

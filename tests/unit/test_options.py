@@ -54,6 +54,17 @@ def test_a_size_error_names_what_it_is_about() -> None:
         parse_bytes("lots", "camera.frames")
 
 
+@pytest.mark.parametrize(("given", "size"), [(0, 0), ("0", 0), ("0GB", 0), ("1 MB", 10**6)])
+def test_shared_memory_may_be_none_at_all(given: int | str, size: int) -> None:
+    assert RunOptions(shm_bytes=given).shm_bytes == size  # type: ignore[arg-type]  # text is allowed
+
+
+@pytest.mark.parametrize("given", [False, True, -1, "-1", "none", 1.5, None])
+def test_shared_memory_is_bytes(given: Any) -> None:
+    with pytest.raises(OptionError, match="shm_bytes: expected"):
+        RunOptions(shm_bytes=given)
+
+
 def test_option_errors_are_value_errors_and_dflow_errors() -> None:
     assert issubclass(OptionError, ValueError)
     assert issubclass(OptionError, DflowError)
