@@ -38,10 +38,6 @@ class Tally:
         """Whether every worker is at one of ``steps``."""
         return sum([self._all[step] for step in steps]) == self._total
 
-    def any_at(self, step: Step) -> bool:
-        """Whether some worker is at ``step``."""
-        return self._all[step] > 0
-
     def level_at(self, level: int, steps: Collection[Step]) -> bool:
         """Whether every worker of ``level`` is at one of ``steps``."""
         counts = self._by_level[level]

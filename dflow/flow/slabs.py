@@ -153,10 +153,6 @@ class Slabs:
         block.slab.states[block.number] = _LENT
         block.slab.lent += 1
 
-    def is_lent(self, block: Block) -> bool:
-        """Return whether somebody in this process holds the block."""
-        return block.slab.states[block.number] == _LENT
-
     def is_lingering(self, block: Block) -> bool:
         """Return whether the block was given back while a reader still had it."""
         return block.slab.states[block.number] == _LINGERING

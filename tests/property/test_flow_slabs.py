@@ -131,7 +131,7 @@ class Allocator(RuleBasedStateMachine):
         in_use = self.lent | self.lingering
         assert slabs.in_use_bytes == sum(block.slab.block_bytes for block in in_use)
         assert slabs.in_use_bytes <= slabs.peak_bytes <= LIMIT
-        assert all(slabs.is_lent(block) for block in self.lent)
+        assert not any(slabs.is_lingering(block) for block in self.lent)
         assert all(slabs.is_lingering(block) for block in self.lingering)
         for slab in slabs.slabs:
             assert slab.lent == sum(block.slab is slab for block in self.lent)

@@ -147,7 +147,7 @@ def test_a_block_of_its_own_that_comes_back_is_lent_again() -> None:
     slabs.give_back(block, True, readers)
     slabs.revive(block)
     readers.reading.clear()
-    assert slabs.is_lent(block)
+    assert not slabs.is_lingering(block)
     assert lent(slabs, KB64, readers) != block
     slabs.give_back(block, True, readers)
     assert slabs.in_use_bytes == KB64
