@@ -169,7 +169,7 @@ BENCHMARKS: tuple[Benchmark[Round], ...] = (
         short=False,
     ),
     Benchmark(
-        name="ordered, no work",
+        name="ordered-no-work",
         measure=_order_of_nothing,
         figures=(Figure("rate", "msg/s", "higher", lambda one: one.rate, busy_tolerance=0.5),),
         short=False,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-import sys
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
@@ -137,10 +137,16 @@ def print_rows(document: Document) -> None:
     print(source_line(document))
 
 
-def main(file: str = "") -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Rewrite both pages."""
-    path = Path(file) if file else Path(__file__).with_name("results.json")
-    document = json.loads(path.read_text(encoding="utf-8"))
+    parser = ArgumentParser(
+        prog="python -m benchmarks.peers.table", description=(__doc__ or "").partition("\n")[0]
+    )
+    results = Path(__file__).with_name("results.json")
+    parser.add_argument(
+        "file", nargs="?", type=Path, default=results, help="the JSON to read (results.json)"
+    )
+    document = json.loads(parser.parse_args(arguments).file.read_text(encoding="utf-8"))
     short = f"{markdown(HEAD, figures(document))}\n\n{source_line(document)}"
     wrong = "\n".join(f"* {sentence}" for sentence in losses(document)) or "Nothing went wrong."
     head = ("", "version", "who makes batches", "settings and what to know")
@@ -161,4 +167,4 @@ def main(file: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

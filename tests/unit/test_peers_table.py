@@ -99,3 +99,14 @@ def test_every_peer_is_listed_once_and_has_something_to_do() -> None:
     names = [one.adapter for one in registry.PEERS]
     assert len(names) == len(set(names))
     assert all(set(one.counts) and set(one.counts) <= set(WORKS) for one in registry.PEERS)
+
+
+def test_its_help_names_the_file_it_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        table.main(["--help"])
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    assert "python -m benchmarks.peers.table" in shown
+    assert "results.json" in shown
+    with pytest.raises(SystemExit):
+        table.main(["--quick"])
