@@ -26,6 +26,7 @@ from dflow.version import __version__
 if TYPE_CHECKING:
     from dflow.errors import (
         AgentDied,
+        BufferLost,
         CoordinatorDied,
         DecodeError,
         DflowError,
@@ -83,7 +84,7 @@ _HOME = {
     "source": "dflow.graph.function",
 }
 _ERRORS = (
-    "AgentDied", "CoordinatorDied", "DecodeError", "DflowError",
+    "AgentDied", "BufferLost", "CoordinatorDied", "DecodeError", "DflowError",
     "DrainTimeout", "EdgeFull", "EncodeError", "GraphError", "HookFailed", "NodeEnded",
     "OptionError", "PortError", "ProtocolError", "RunError", "StartError", "WorkerDied",
 )  # fmt: skip
@@ -91,6 +92,7 @@ _HOME |= dict.fromkeys(_ERRORS, "dflow.errors")
 
 __all__ = [
     "AgentDied",
+    "BufferLost",
     "Cancelled",
     "Context",
     "CoordinatorDied",

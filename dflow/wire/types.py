@@ -4,9 +4,9 @@ Only classes that a graph's port annotations or `register_type` name are encoded
 a peer can never make a worker import, look up or construct anything else. An instance is
 rebuilt from its fields without calling ``__init__``, ``__post_init__`` or ``__new__`` of the
 user's class, so decoding has no side effects and what arrives is what was emitted, not what
-a constructor would make of it: but for bytes, which arrive as bytes or memoryviews unless the field's
-annotation says which (`dflow.wire.restoring`). Enum members are looked up by name. (Fields are not
-checked against their annotations here; `run(check_types=True)` does that at emit.)
+a constructor would make of it. (Only bytes arrive as bytes or memoryviews by their size, unless the
+field's annotation says which: `dflow.wire.restoring`.) Enum members are looked up by name. (Fields
+are not checked against their annotations here; `run(check_types=True)` does that at emit.)
 
 On the wire an instance is ``[<CLASS>, wire name, field, …]``. The functions that write and
 build a dataclass are compiled for its fields, as `dataclasses` compiles ``__init__``: three
