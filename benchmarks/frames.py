@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -28,9 +27,10 @@ from statistics import median
 
 import numpy as np
 
+from benchmarks import throughput
 from benchmarks.registry import Benchmark, Effort, Figure
-from benchmarks.rounds import Comparison, compare, measure_parser, own_cpu_s, print_table
-from benchmarks.throughput import Run, Throughput
+from benchmarks.rounds import Comparison, compare, measure_parser, print_table
+from benchmarks.throughput import Run, Throughput, start_cpu_s
 from dflow import Context, Graph, Input, Node, node, source
 
 __all__ = ["BENCHMARKS", "Last", "camera", "measure", "one_round", "passed_on", "rows"]
@@ -128,21 +128,8 @@ def _copy(count: int, result: str, size_bytes: int) -> None:
 
 def one_round(run: Run, count: int, size_bytes: int, start_s: float = 0.0) -> Throughput:
     """Run one side once and verify what it got: GB/s, and CPU of all processes for a frame."""
-    with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder, "result.json")
-        before_s = own_cpu_s()
-        run(count, str(result))
-        cpu_s = own_cpu_s() - before_s - start_s
-        got = json.loads(result.read_text(encoding="utf-8"))
-    if got["count"] != count or got["id_sum"] != count * (count - 1) // 2:
-        raise RuntimeError(f"expected {count} frames, each once, got {got}")
-    seconds = max(got["seconds"], 1e-9)
-    return Throughput(count * size_bytes / seconds / 1e9, cpu_s / count * 1e6)
-
-
-def start_cpu_s(run: Run) -> float:
-    """Return the CPU seconds of starting up and shutting down, from runs of two frames."""
-    return median(one_round(run, 2, 1).cpu_us for _ in range(3)) * 2 / 1e6
+    one = throughput.one_round(run, count, start_s)
+    return Throughput(one.rate * size_bytes / 1e9, one.cpu_us)
 
 
 def measure(
@@ -150,7 +137,7 @@ def measure(
 ) -> Comparison[Throughput]:
     """Copy and run the graph in turn, ``rounds`` times."""
     run = partial(run_dflow, allocate=allocate, forward=forward)
-    starts_s = start_cpu_s(run_memcpy), start_cpu_s(run)
+    starts_s = start_cpu_s(run_memcpy, 2), start_cpu_s(run, 2)
     return compare(
         rounds,
         lambda: one_round(run_memcpy, count, FRAME_BYTES, starts_s[0]),
@@ -217,7 +204,7 @@ def sizes(rounds: int) -> list[list[str]]:
         found = []
         for shm_bytes in (0, 10**9):
             run = partial(run_dflow, size_bytes=size_bytes, shm_bytes=shm_bytes)
-            start_s = start_cpu_s(run)
+            start_s = start_cpu_s(run, 2)
             runs = [one_round(run, count, size_bytes, start_s) for _ in range(rounds)]
             found.append(median(one.cpu_us for one in runs))
         sockets, shared = found

@@ -43,6 +43,7 @@ __all__ = [
     "readings",
     "rows",
     "run_dflow",
+    "start_cpu_s",
 ]
 
 Run = Callable[[int, str], None]
@@ -89,12 +90,12 @@ def one_round(run: Run, count: int, start_s: float = 0.0) -> Throughput:
         got = json.loads(result.read_text(encoding="utf-8"))
     if got["count"] != count or got["id_sum"] != count * (count - 1) // 2:
         raise RuntimeError(f"expected {count} messages, each once, got {got}")
-    return Throughput(count / got["seconds"], cpu_s / count * 1e6)
+    return Throughput(count / max(got["seconds"], 1e-9), cpu_s / count * 1e6)
 
 
-def start_cpu_s(run: Run) -> float:
-    """Return the CPU seconds of starting up and shutting down, from runs of one message."""
-    return median(one_round(run, 1).cpu_us for _ in range(3)) / 1e6
+def start_cpu_s(run: Run, count: int = 1) -> float:
+    """Return the CPU seconds of starting up and shutting down, from runs of ``count`` messages."""
+    return median(one_round(run, count).cpu_us for _ in range(3)) * count / 1e6
 
 
 def compare_runs(
