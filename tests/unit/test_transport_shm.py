@@ -428,8 +428,8 @@ def test_an_exception_of_a_signal_handler_that_minds_busy_tears_nothing(
 
     # one that is raised within the end of a lease is dropped there, as any exception would be
     monkeypatch.setattr("sys.unraisablehook", lambda _: None)
-    # not SIGALRM, which limits the time of a test; and untraced: coverage has a lock of its own, which
-    # a handler that comes while it is held would wait for
+    # not SIGALRM, which limits the time of a test; and untraced: coverage has a lock of its own,
+    # which a handler that comes while it is held would wait for
     trace = sys.gettrace()
     sys.settrace(None)
     before = signal.signal(signal.SIGVTALRM, interrupt)
