@@ -66,7 +66,7 @@ class Effort:
     repeats: int
 
 
-SHORT = Effort("short", rounds=5, share=8, repeats=0)
+SHORT = Effort("short", rounds=5, share=4, repeats=0)
 LONG = Effort("long", rounds=5, share=1, repeats=MAX_REPEATS)
 
 
