@@ -221,8 +221,9 @@ def test_a_cut_in_the_middle_of_a_chunk_loses_nothing_and_all_bytes_are_counted(
 @pytest.mark.parametrize("late", [object(), np.zeros(1 << 14)], ids=["unsendable", "large"])
 @pytest.mark.parametrize("loop", ["call", "pull"])
 def test_what_raises_after_it_changed_its_last_result_has_emitted_that_once(
-    loop: str, late: object
+    loop: str, late: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("dflow.wire.codec.ext_types_made", [])  # other tests may have made some
     bench = Bench(64, 1 << 20, [True])
     direct = Direct(bench.lane, Codec(), bench.attend, nullcontext())
     shared: dict[str, object] = {}
