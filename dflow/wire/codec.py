@@ -26,8 +26,16 @@ from dflow.wire.arrow import read_table, table_writer
 from dflow.wire.buffers import LARGE_BYTES, Memory, Parcel
 from dflow.wire.careful import CarefulPacker, describe_unsendable
 from dflow.wire.extensions import EXT_HEADS, ext_types_made
-from dflow.wire.frames import MAX_MESSAGE_BYTES
-from dflow.wire.large import Beside, LargePacker, LargePart, Lifted, large_readers, may_hold_large
+from dflow.wire.large import (
+    KEPT_BUFFER,
+    Beside,
+    LargePacker,
+    LargePart,
+    Lifted,
+    large_readers,
+    may_hold_large,
+    require_sendable,
+)
 from dflow.wire.tensors import read_tensor, tensor_writer
 from dflow.wire.types import ClassCodec, class_codec, registered
 from dflow.wire.unpack import make_unpackers, require_whole, split_batch
@@ -45,7 +53,6 @@ from dflow.wire.values import (
 
 __all__ = ["Codec"]
 
-_KEPT_BUFFER = 1 << 20
 _COPY_BYTES = 1 << 20
 
 
@@ -231,13 +238,9 @@ class Codec:
         if len(data) > LARGE_BYTES and type(data) is bytes:
             if not self._looking and may_hold_large(data):
                 return self._encode_large(value)
-            if len(data) > _KEPT_BUFFER and not self._looking:
-                self._pack_plainly()  # the old packer would keep a buffer of this size
-            if len(data) > MAX_MESSAGE_BYTES:
-                raise EncodeError(
-                    f"payload: expected at most {MAX_MESSAGE_BYTES:,} bytes encoded, "
-                    f"got {len(data):,}; send it in parts"
-                )
+            if len(data) > KEPT_BUFFER and not self._looking:
+                self._pack_plainly()
+            require_sendable(data, "encoded")
         if not ext_types_made or not any(head in data for head in EXT_HEADS):
             return data
         return self._large.pack_carefully(value) if self._has_ext_type(value) else data

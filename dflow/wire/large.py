@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from dflow.wire.careful import CarefulPacker
 
 __all__ = [
+    "KEPT_BUFFER",
     "Beside",
     "LargePacker",
     "LargePart",
@@ -47,6 +48,7 @@ __all__ = [
     "lift",
     "may_hold_large",
     "read_view",
+    "require_sendable",
 ]
 
 _BIN32 = b"\xc6"
@@ -56,7 +58,9 @@ _KINDS = {"b": "bhiq", "h": "bhiq", "i": "bhiq", "l": "bhiq", "q": "bhiq", "n": 
 _KINDS |= {kind.upper(): "BHIQ" for kind in _KINDS} | dict.fromkeys("fd", "fd")
 _FORMATS = frozenset("bBhHiIqQfdc?")
 _MAX_DIMENSIONS = 64
-_KEPT_BUFFER = 1 << 20
+KEPT_BUFFER = 1 << 20
+"""A packer that has packed more than this is replaced: it would keep a buffer of that size."""
+
 _PATIENCE = 64
 """Messages in a row without a large part before a codec stops looking for them."""
 
@@ -269,8 +273,8 @@ class LargePacker:
                 data = self._careful.pack(value)
         finally:
             self._beside.end()
-        if len(data) > _KEPT_BUFFER:
-            self._pack = self._new().pack  # the old one would keep a buffer of this size
+        if len(data) > KEPT_BUFFER:
+            self._pack = self._new().pack
         if found:
             self._in_vain = 0
             data = _parcel(data, found)
@@ -292,12 +296,17 @@ class LargePacker:
 
 def _parcel(data: bytes, found: Sequence[Buffer]) -> Parcel:
     parcel = Parcel.of(data, found)
-    if len(parcel) > MAX_MESSAGE_BYTES:
-        raise EncodeError(
-            f"payload: expected at most {MAX_MESSAGE_BYTES:,} bytes with its buffers, "
-            f"got {len(parcel):,}; send it in parts"
-        )
+    require_sendable(parcel, "with its buffers")
     return parcel
+
+
+def require_sendable(payload: bytes, how: str) -> None:
+    """Raise `EncodeError` if a payload is too large for a message; ``how`` it was counted."""
+    if len(payload) > MAX_MESSAGE_BYTES:
+        raise EncodeError(
+            f"payload: expected at most {MAX_MESSAGE_BYTES:,} bytes {how}, "
+            f"got {len(payload):,}; send it in parts"
+        )
 
 
 def may_hold_large(data: bytes) -> bool:

@@ -151,10 +151,7 @@ def emit_directly(
             with direct.lock:
                 taken = lane.settle() + nothing
         left -= taken
-        if lane.heavy:
-            codec.expect_large()
-        if lane.wants_attention:
-            direct.attend()
+        _look_after(direct)
         if ended and taken < chunk:
             return most - left, True
         if gate.shut or left <= 0 or codec.wary:
@@ -184,12 +181,17 @@ def _call_directly(
         finally:
             with direct.lock:
                 lane.settle()
-        if lane.heavy:
-            codec.expect_large()
-        if lane.wants_attention:
-            direct.attend()
+        _look_after(direct)
         if gate.shut or codec.wary or not length_hint(each):
             return
+
+
+def _look_after(direct: Direct) -> None:
+    """Do what a chunk that was counted calls for."""
+    if direct.lane.heavy:
+        direct.codec.expect_large()
+    if direct.lane.wants_attention:
+        direct.attend()
 
 
 def _emit_carefully(direct: Direct, value: Any) -> None:
