@@ -18,7 +18,7 @@ from dflow.errors import GraphError, HookFailed, OptionError, StartError, Worker
 from dflow.launch import preload
 from dflow.report import RunReport
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 VERBS = ("run", "validate", "graph", "status", "coordinator", "worker")
 FLOWS = """
 from dflow import Graph, node, sink, source

@@ -13,8 +13,8 @@ from dflow.graph.plan import WorkerId
 from dflow.message import Priority
 from dflow.options import RunOptions
 from dflow.wire import control as c
+from tests.unit.broker.test_end import running
 from tests.unit.broker_pair import Fleet, chain
-from tests.unit.test_broker_end import running
 
 
 def test_a_death_ends_the_run_and_names_worker_signal_and_messages_in_flight() -> None:

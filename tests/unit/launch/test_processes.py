@@ -175,7 +175,7 @@ def test_process_whose_parent_is_gone_already_ends_itself() -> None:
         [sys.executable, "-c", code],
         capture_output=True,
         check=False,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     assert (done.returncode, done.stdout) == (1, b"")
 
@@ -187,7 +187,7 @@ def test_without_a_death_signal_the_end_of_the_pipe_ends_the_process() -> None:
         f"end_with_agent(Pipe.from_fd({theirs.fileno()}))"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code], pass_fds=[theirs.fileno()], cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", code], pass_fds=[theirs.fileno()], cwd=Path(__file__).parents[3]
     ) as process:
         theirs.close()
         ours.close()

@@ -14,8 +14,8 @@ from dflow.broker.pausing import HEARD_S
 from dflow.graph.plan import WorkerId
 from dflow.report import RunStatus
 from dflow.wire import control as c
+from tests.unit.broker.test_end import running
 from tests.unit.broker_pair import TOKEN, Fleet, chain, diamond, make_plan
-from tests.unit.test_broker_end import running
 
 CHAIN = chain("a", "b", "c", b=2)
 ASKED: list[Callable[[int, str], c.Control]] = [

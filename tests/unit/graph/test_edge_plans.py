@@ -12,8 +12,8 @@ from dflow.errors import GraphError, OptionError, PortError
 from dflow.graph import EdgePlan, Graph, edge, sink
 from dflow.message import Priority
 from dflow.policy import coalesce
+from tests.unit.graph.test_ordering import Worker, ordered
 from tests.unit.graph_nodes import keep, numbers, square
-from tests.unit.test_graph_ordering import Worker, ordered
 
 
 def planned(sender: Any = None, receiver: Any = None, **options: Any) -> EdgePlan:

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from dflow.worker import slices
-from tests.unit.test_worker_placing import in_child
+from tests.unit.worker.test_placing import in_child
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what Linux does")
 

@@ -11,7 +11,7 @@ from dflow import Context, Graph, Input, Node, sink
 from dflow.stats import WorkerStats
 from dflow.wire import control as c
 from tests.support import eventually
-from tests.unit.test_worker_loop import MakeStage, Stage, feed, receiving, stage
+from tests.unit.worker.test_loop import MakeStage, Stage, feed, receiving, stage
 
 __all__ = ["stage"]
 

@@ -71,7 +71,7 @@ def test_a_key_has_the_same_slot_for_ever(key: Any, slot: int) -> None:
 @pytest.mark.parametrize("seed", ["0", "4242"])
 def test_a_key_has_the_same_slot_in_every_process(seed: str) -> None:
     code = (
-        "from tests.unit.test_flow_edges import KEYS, encode, key_slot\n"
+        "from tests.unit.flow.test_edges import KEYS, encode, key_slot\n"
         "print([key_slot(key, 997, encode) for key, _ in KEYS])"
     )
     environ = {**os.environ, "PYTHONHASHSEED": seed}

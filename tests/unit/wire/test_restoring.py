@@ -11,7 +11,7 @@ import pytest
 from dflow.wire.codec import Codec
 from dflow.wire.restoring import restored, restorer
 from dflow.wire.types import class_codec
-from tests.unit.test_large import Frame
+from tests.unit.wire.test_large import Frame
 
 RAW = b"abc"
 VIEW = memoryview(RAW)
