@@ -15,6 +15,8 @@ __all__ = [
     "DrainNodeRequest",
     "DrainRequest",
     "Drained",
+    "DumpRequest",
+    "Dumped",
     "Failed",
     "Found",
     "Heartbeat",
@@ -170,6 +172,15 @@ class Held(Control):
     request: int
 
 
+@dataclass(frozen=True, slots=True)
+class Dumped(Control):
+    """Answer to `Dump`: what this participant knows of itself, as JSON text."""
+
+    code: ClassVar[int] = 15
+    request: int
+    text: str
+
+
 # --- launching process -> coordinator ----------------------------------------------------
 
 
@@ -241,3 +252,11 @@ class CancelRequest(Control):
     request: int
     id: str
     rows: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DumpRequest(Control):
+    """Ask for a failure bundle of the run as it is; answered by `Bundled`. Observers may, too."""
+
+    code: ClassVar[int] = 27
+    request: int

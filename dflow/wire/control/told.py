@@ -12,10 +12,12 @@ __all__ = [
     "Abort",
     "Answer",
     "Assign",
+    "Bundled",
     "Cancel",
     "CancelReply",
     "Drain",
     "DrainNode",
+    "Dump",
     "Exit",
     "Find",
     "Finished",
@@ -166,6 +168,14 @@ class Cancel(Control):
     sequence: int
 
 
+@dataclass(frozen=True, slots=True)
+class Dump(Control):
+    """Say at once what you know of yourself, whatever you are doing; answered by `Dumped`."""
+
+    code: ClassVar[int] = 55
+    request: int
+
+
 # --- coordinator -> launching process ----------------------------------------------------
 
 
@@ -219,3 +229,13 @@ class CancelReply(Control):
     code: ClassVar[int] = 65
     request: int
     outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bundled(Control):
+    """A part of the answer to `DumpRequest`: one file of the bundle; ``name`` "" is the last."""
+
+    code: ClassVar[int] = 66
+    request: int
+    name: str
+    text: str
