@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
 
 from loguru import logger
 
@@ -38,8 +37,7 @@ from dflow.launch.protocol import Exited, parse_event
 from dflow.report import RunReport, RunStatus
 from dflow.telemetry import logs
 from dflow.transport.control import ControlRouter
-from dflow.transport.endpoint import wait
-from dflow.transport.poller import Poller
+from dflow.transport.system import SYSTEM, System
 from dflow.wire import control
 
 __all__ = ["STATUS_S", "Loop"]
@@ -54,10 +52,15 @@ LAST_WORDS_S = 0.01
 """How long the messages of a dead worker may lag behind the news of its death."""
 
 
+def _say(level: str, text: str) -> None:
+    logger.log(level, "{}", text)
+
+
 class Loop:
     """One run's IO. ``agent`` and ``signals`` are None where there are none.
 
-    ``first_signal`` is the signal that first asked for an end, if one did.
+    ``first_signal`` is the signal that first asked for an end, if one did. ``relay`` gets the log
+    records of workers, ``say`` the coordinator's own.
     """
 
     def __init__(
@@ -67,7 +70,14 @@ class Loop:
         agent: Pipe | None = None,
         signals: SignalWatch | None = None,
         on_status: Callable[[RunStatus], None] | None = None,
+        system: System = SYSTEM,
+        relay: Callable[[control.Log, str], None] | None = None,
+        say: Callable[[str, str], None] = _say,
     ) -> None:
+        self._relay = relay or logs.emit_remote
+        self._say = say
+        self._now_s = system.clock.monotonic_s
+        self._poller = system.poller()
         self._state = state
         self._router = router
         self._agent = agent
@@ -83,7 +93,7 @@ class Loop:
 
     def run(self) -> RunReport:
         """Return the report, when the run is over; raises `AgentDied` if the agent is gone."""
-        poller = Poller()
+        poller = self._poller
         poller.add(self._router.socket)
         for source in (self._agent, self._signals):
             if source is not None:
@@ -106,7 +116,7 @@ class Loop:
             return 0.0
         if self._on_status is not None:
             due = min(due, self._status_at)
-        return max(0.0, due - monotonic())
+        return max(0.0, due - self._now_s())
 
     # --- in -----------------------------------------------------------------------------
 
@@ -127,7 +137,7 @@ class Loop:
     def _read_agent(self, agent: Pipe) -> None:
         messages = agent.available()
         if messages and self._state.phase is not Phase.LEAVING:
-            wait([self._router.socket], LAST_WORDS_S)
+            self._router.wait(LAST_WORDS_S)
             self._read_router()
         for message in messages:
             match parse_event(message):
@@ -151,7 +161,7 @@ class Loop:
     def _feed(self, event: Event) -> None:
         self._events.append(event)
         while self._events:
-            for instruction in self._state.handle(self._events.popleft(), monotonic()):
+            for instruction in self._state.handle(self._events.popleft(), self._now_s()):
                 self._carry_out(instruction)
 
     def _carry_out(self, instruction: Instruction) -> None:
@@ -165,16 +175,16 @@ class Loop:
                 if self._agent is not None:
                     self._agent.send_message({"kill": [worker.node, worker.replica]})
             case Relay(worker, record):
-                logs.emit_remote(record, str(worker))
+                self._relay(record, str(worker))
             case Say(level, text):
-                logger.log(level, "{}", text)
+                self._say(level, text)
             case Finish(report):
                 self._report = report
 
     def _tell_status(self) -> None:
         if self._on_status is None:
             return
-        now = monotonic()
+        now = self._now_s()
         if now >= self._status_at or self._report is not None:
             self._status_at = now + self._status_s
             self._on_status(self._state.status())

@@ -27,7 +27,8 @@ def run_coordinator(seed: Seed) -> int:
 
 def run_worker(seed: Seed) -> int:
     """Be one worker of a run; returns the exit code."""
-    from dflow.worker.main import WorkerConfig, run_worker
+    from dflow.worker.assemble import WorkerConfig
+    from dflow.worker.main import run_worker
 
     return run_worker(
         WorkerConfig(

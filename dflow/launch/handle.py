@@ -15,11 +15,10 @@ import socket
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from threading import Condition, Thread
+from threading import Condition
 from typing import Any
 
 from dflow.broker.pace import report_interval_s
-from dflow.clock import monotonic_ns, wall_s
 from dflow.errors import NodeEnded, ProtocolError
 from dflow.graph.plan import Plan, WorkerId
 from dflow.launch.questions import Questions
@@ -29,8 +28,9 @@ from dflow.message import EXTERNAL, Cancelled, strongest
 from dflow.options import RunOptions
 from dflow.report import RunReport, RunStatus
 from dflow.stats import NodeStats
-from dflow.transport.endpoint import connect_control, fresh_endpoint
+from dflow.transport.endpoint import fresh_endpoint
 from dflow.transport.shm import SharedMemory
+from dflow.transport.system import SYSTEM, System
 from dflow.wire import control as c
 from dflow.worker.answering import withdraw
 from dflow.worker.faults import ErrorLog
@@ -62,6 +62,7 @@ class Handle:
         endpoint: str,
         run_dir: str,
         code: GraphCode,
+        system: System = SYSTEM,
     ) -> None:
         self.phase = "waiting"
         self.report: RunReport | None = None
@@ -71,10 +72,7 @@ class Handle:
         self._parted = False  # the last word was said: what is sent now is in no book
         self._plan = plan
         self._options = options
-        self._token = token
-        self._epoch = epoch
-        self._code = code
-        self._run_dir = run_dir
+        self._code, self._run_dir = code, run_dir
         self.plane = DataPlane(
             plan,
             WorkerId(EXTERNAL),
@@ -83,8 +81,10 @@ class Handle:
             edge_key=lambda index: None,  # this process is at the end of every planned edge
             on_violation=self._on_violation,
             codec=code.codec,
+            system=system,
             memory=SharedMemory(0, _never_warns) if options.transport == "ipc" else None,
         )
+        self._clock = self.plane.clock
         self.changed = Condition(self.plane.lock)
         self._errors = ErrorLog()
         self._outbox: deque[c.Control] = deque()
@@ -107,10 +107,10 @@ class Handle:
         self._values: defaultdict[str, deque[Any]] = defaultdict(deque)  # shared by all readers
         self._last_words_s = LAST_WORDS_S
         self.ran = False
-        self._dealer = connect_control(endpoint, b"handle")
+        self._dealer = system.control_link(endpoint, b"handle")
         self.plane.poller.add(self._dealer)
         self._post(c.Hello("handle", token, os.getpid(), socket.gethostname(), EXTERNAL, 0))
-        self._thread = Thread(target=self._run, name="dflow-run", daemon=True)
+        self._thread = system.thread(self._run, "dflow-run")
         self._thread.start()
 
     # --- from user threads -----------------------------------------------------------------------
@@ -121,7 +121,7 @@ class Handle:
 
     def request_drain(self, timeout_s: float) -> None:
         """Ask for a drain once everything sent from here is handled, or the time is over."""
-        by_ns = monotonic_ns() + int(timeout_s * 1e9)
+        by_ns = self._clock.monotonic_ns() + int(timeout_s * 1e9)
         self._drain_by_ns = by_ns if self._drain_by_ns is None else min(by_ns, self._drain_by_ns)
         self._post(c.PauseRequest(_NOBODY_WAITS, "", 0))  # or what was sent might never be handled
 
@@ -200,9 +200,11 @@ class Handle:
         return ending or node in self._ending
 
     def _merge_failed(self, error: BaseException, where: str) -> None:
-        line = self._errors.line(error, where, monotonic_ns())
+        line = self._errors.line(error, where, self._clock.monotonic_ns())
         if line is not None:
-            self._outbox.append(c.Log("ERROR", wall_s(), line, __name__, 0, {"node": EXTERNAL}))
+            self._outbox.append(
+                c.Log("ERROR", self._clock.wall_s(), line, __name__, 0, {"node": EXTERNAL})
+            )
 
     def results(self, input_name: str) -> Iterator[Any]:
         """Yield what arrives for one results port until its node has ended."""
@@ -231,7 +233,7 @@ class Handle:
                 )
                 if values:  # another reader was faster
                     return True
-                piece = kept.popleft() if kept else next_piece(channels)
+                piece = kept.popleft() if kept else next_piece(channels, self._clock.wall_ns())
                 if piece is None and (self._over or all(ch.exhausted for ch in channels)):
                     return False
             self.plane.wakeup.set()  # to report what was taken
@@ -245,7 +247,7 @@ class Handle:
             ended = all(each.end_at is not None for each in channel.siblings)
             if not ended and not self._discard:
                 continue
-            while (piece := next_piece(channel.siblings)) is not None:
+            while (piece := next_piece(channel.siblings, self._clock.wall_ns())) is not None:
                 self._kept[channel.port].append(piece)
         if self._discard:
             self._kept.clear()
@@ -279,7 +281,7 @@ class Handle:
     def _run(self) -> None:
         plane = self.plane
         pace_ns = int(report_interval_s(STATS_S, len(self._plan.workers)) * 1e9)
-        next_stats = monotonic_ns()
+        next_stats = self._clock.monotonic_ns()
         owing = False
         try:
             while not self.ended:
@@ -288,9 +290,9 @@ class Handle:
                 with self.changed:
                     owing = self._step(ready)
                     self.changed.notify_all()
-                if monotonic_ns() >= next_stats:
-                    next_stats = monotonic_ns() + pace_ns
-                    plane.sweep(monotonic_ns())
+                if self._clock.monotonic_ns() >= next_stats:
+                    next_stats = self._clock.monotonic_ns() + pace_ns
+                    plane.sweep(self._clock.monotonic_ns())
                     self._outbox += (c.Stats(self._stats()), c.StatusRequest(_NOBODY_WAITS))
                 while self._outbox:
                     self._dealer.send(c.encode(self._outbox.popleft()))
@@ -300,8 +302,8 @@ class Handle:
             plane.close()
 
     def _hear_the_rest(self) -> None:
-        by_ns = monotonic_ns() + int(self._last_words_s * 1e9)
-        while self.report is None and (left_ns := by_ns - monotonic_ns()) > 0:
+        by_ns = self._clock.monotonic_ns() + int(self._last_words_s * 1e9)
+        while self.report is None and (left_ns := by_ns - self._clock.monotonic_ns()) > 0:
             if self._dealer.poll(left_ns // 1_000_000 + 1):
                 self._obey(self._dealer.recv())
 
@@ -324,7 +326,7 @@ class Handle:
             self._drained = True
             self._outbox.append(c.Drained())
         if self._drain_by_ns is not None and not self._drain_sent:
-            left_s = math.ceil(max(0, self._drain_by_ns - monotonic_ns()) / 1e8) / 10
+            left_s = math.ceil(max(0, self._drain_by_ns - self._clock.monotonic_ns()) / 1e8) / 10
             if self._sending.settled() or not left_s:
                 self._outbox.append(c.DrainRequest(left_s))
                 self._drain_sent = True

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from dflow.clock import wall_ns
 from dflow.flow.in_edge import Batch, InChannel
 from dflow.wire.codec import Codec
 from dflow.wire.restoring import Restore, restored
@@ -35,12 +34,15 @@ class Piece:
         return batch.values[self.begin : self.end]
 
 
-def next_piece(channels: Iterable[InChannel]) -> Piece | None:
-    """Return what may be read next, counted as delivered and done; None if nothing may."""
+def next_piece(channels: Iterable[InChannel], wall_ns: int) -> Piece | None:
+    """Return what may be read next, counted as delivered and done; None if nothing may.
+
+    ``wall_ns``: the time now.
+    """
     for channel in channels:
         while channel.deliverable:
             batch = channel.inbox[0]
-            unwanted, count = channel.pick(batch.count, wall_ns())
+            unwanted, count = channel.pick(batch.count, wall_ns)
             if unwanted is not None:
                 channel.pass_over(unwanted, count)
                 continue

@@ -14,7 +14,6 @@ from itertools import count
 from threading import Condition, Lock
 from typing import Any
 
-from dflow.clock import monotonic_ns
 from dflow.errors import NodeEnded, OptionError, PortError
 from dflow.flow.queue_edge import Place, QueueEdge
 from dflow.graph.plan import Plan
@@ -98,7 +97,7 @@ class Sending:
             if refused is not None:
                 raise refused
             with self._code.lock:
-                edge.offer(payload, place, monotonic_ns(), id=id)
+                edge.offer(payload, place, self._plane.clock.monotonic_ns(), id=id)
         self._plane.wakeup.set()
         return id
 

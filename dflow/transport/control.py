@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zmq
 
-from dflow.transport.endpoint import bind_control, context
+from dflow.transport.endpoint import bind_control, context, wait
 
 __all__ = ["ControlRouter"]
 
@@ -34,6 +34,10 @@ class ControlRouter:
                 return False
             raise
         return True
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until there is something to receive, or ``timeout_s`` has passed."""
+        wait([self.socket], timeout_s)
 
     def finish(self, within_s: float) -> None:
         """Close; give what was sent up to ``within_s`` to leave this process.

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from dflow.clock import monotonic_ns
+from dflow.clock import CLOCK, Clock
 from dflow.worker.dispatch import TURN_NS, OnError
 from dflow.worker.events import EventLoop
 from dflow.worker.handling import Handling, current_task
@@ -38,7 +38,9 @@ class AsyncRunner:
         order: Order | None = None,
         turn_ns: int = TURN_NS,
         events: EventLoop | None = None,
+        clock: Clock = CLOCK,
     ) -> None:
+        self._now = clock.monotonic_ns
         self._order = order
         self._turn_ns = turn_ns
         self._turn_ends_ns = 0
@@ -63,7 +65,7 @@ class AsyncRunner:
     @property
     def late(self) -> bool:
         """Whether this turn has lasted long enough: ticks, commands and sockets wait."""
-        return monotonic_ns() >= self._turn_ends_ns
+        return self._now() >= self._turn_ends_ns
 
     @property
     def active(self) -> bool:
@@ -143,14 +145,14 @@ class AsyncRunner:
     def wait(self, descriptors: Iterable[int], timeout_s: float | None) -> None:
         """Run tasks until one ends, a descriptor is readable, or ``timeout_s`` has passed."""
         self.refresh()
-        began = monotonic_ns()
+        began = self._now()
         busy = self.active
         self._events.wait(descriptors, timeout_s)
-        self.busy_ns += monotonic_ns() - began if busy else 0
+        self.busy_ns += self._now() - began if busy else 0
 
     def refresh(self) -> None:
         """Let what waits for the next turn go on, and for credit if it has come back."""
-        self._turn_ends_ns = monotonic_ns() + self._turn_ns
+        self._turn_ends_ns = self._now() + self._turn_ns
         self._next_turn.set()
         if not self.blocked():
             self._credit.set()

@@ -7,7 +7,6 @@ means that user code is running, else by the main thread between two turns.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
 from dflow.flow.queue_edge import QueueEdge
@@ -22,11 +21,13 @@ __all__ = ["Question", "answer", "withdraw"]
 Question = c.Find | c.Cancel
 
 
-def answer(plane: DataPlane, question: Question) -> c.Found | c.Outcome | None:
-    """Return the answer to a question; None: ask again when the turn of user code is over."""
+def answer(
+    plane: DataPlane, question: Question, *, between_turns: bool
+) -> c.Found | c.Outcome | None:
+    """Return the answer to a question; None: ask again ``between_turns`` of user code."""
     if isinstance(question, c.Find):
         keeping = [order for order in plane.outbound.orders if order.keeps(question.id)]
-        if keeping and current_thread() is not main_thread():
+        if keeping and not between_turns:
             return None  # it may be leaving at this moment
         found, rows = withdraw(plane.outbound.edges, question.id)
         for order in keeping:

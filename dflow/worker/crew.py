@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Sequence, Sized
 from typing import TYPE_CHECKING
 
-from dflow.clock import monotonic_ns
 from dflow.worker.chain import find_chains
 
 if TYPE_CHECKING:
@@ -135,8 +134,8 @@ class Crew:
         """
         for work in self._running:
             work.look_at_credit()
-        until_ns = monotonic_ns() + self._works[0].turn_ns
-        while self._turn() and not self._commands and monotonic_ns() < until_ns:
+        until_ns = self._plane.clock.monotonic_ns() + self._works[0].turn_ns
+        while self._turn() and not self._commands and self._plane.clock.monotonic_ns() < until_ns:
             self._plane.flush()
             if self.raised is not None:
                 break
@@ -229,12 +228,12 @@ class Crew:
     def wait(self, timeout_s: float | None) -> None:
         """Let tasks of all nodes run until something happens."""
         active = [work for work in self._works if work.active]
-        began = monotonic_ns()
+        began = self._plane.clock.monotonic_ns()
         for work in active[1:]:
             work.refresh()
         active[0].wait(timeout_s)
         for work in active[1:]:
-            work.waited(monotonic_ns() - began)
+            work.waited(self._plane.clock.monotonic_ns() - began)
 
     def hook(self, name: str) -> HookRaised | None:
         """Call a hook of every node, ``on_stop`` in reverse; return what must end the run."""

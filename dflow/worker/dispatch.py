@@ -14,7 +14,7 @@ from functools import partial
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
-from dflow.clock import monotonic_ns, preempted, wall_ns
+from dflow.clock import CLOCK, Clock, preempted
 from dflow.errors import DecodeError
 from dflow.flow.in_edge import LOST, Batch, InChannel
 from dflow.message import Priority
@@ -109,9 +109,9 @@ class Dispatcher:
     """
 
     __slots__ = (
-        "_began_ns", "_codec", "_direct", "_emit", "_ended_ns", "_gate", "_handlers", "_on_error",
-        "_order", "_paused_before", "choosing", "errors", "handled", "handling", "other_ns",
-        "paused", "turns",
+        "_began_ns", "_codec", "_direct", "_emit", "_ended_ns", "_gate", "_handlers", "_now",
+        "_on_error", "_order", "_paused_before", "_wall_ns", "choosing", "errors", "handled",
+        "handling", "other_ns", "paused", "turns",
     )  # fmt: skip
 
     def __init__(
@@ -124,15 +124,18 @@ class Dispatcher:
         direct: Direct | LocalDirect | Discard | None = None,
         turn_ns: int = TURN_NS,
         order: Order | None = None,
+        clock: Clock = CLOCK,
     ) -> None:
         self._handlers = handlers
+        self._now = clock.monotonic_ns
+        self._wall_ns = clock.wall_ns
         self._order = order
         self._emit = emit
         self._direct = direct
         self._codec = codec
         self._gate = gate
         self._on_error = on_error
-        self.turns = {port: Turns(turn_ns) for port in handlers}
+        self.turns = {port: Turns(turn_ns, clock.preempted) for port in handlers}
         self._began_ns = self._ended_ns = 0
         self._paused_before = 0
         self.handled = 0
@@ -176,7 +179,7 @@ class Dispatcher:
         self._paused_before = len(self.paused)
         self.choosing = False
         if values:
-            self._began_ns = self._ended_ns = monotonic_ns()
+            self._began_ns = self._ended_ns = self._now()
             if way is not None:
                 way.begin()
                 way.calls(each, handling)
@@ -186,7 +189,7 @@ class Dispatcher:
                 self._generators(handler.call, each)
             else:
                 self._calls(handler.call, each, handling)
-            self._ended_ns = monotonic_ns()
+            self._ended_ns = self._now()
 
     def settle(self) -> None:
         """Count what `run` has handled as taken and done; no user code runs."""
@@ -237,7 +240,7 @@ class Dispatcher:
                     return []
             batch.body, batch.buffers = None, ()
         if channel.picky:
-            unwanted, most = channel.pick(most, wall_ns())
+            unwanted, most = channel.pick(most, self._wall_ns())
             if unwanted is not None:
                 if self._order is not None:
                     for number in channel.numbers(most):  # they bring no results
@@ -302,7 +305,7 @@ class Dispatcher:
         slot = None if handling is None else handling.slot
         if self._order is not None:
             self._order.begin(slot)
-        began = monotonic_ns()
+        began = self._now()
         if self._pull(results):
             self.paused.popleft()
             if handling is not None:
@@ -312,7 +315,7 @@ class Dispatcher:
         if self._order is not None:
             self._order.begin(None)
         self.handling = None
-        self.other_ns += monotonic_ns() - began
+        self.other_ns += self._now() - began
 
     def drain(self, results: Iterator[Any], handling: Handling | None = None) -> bool:
         """Emit what ``results`` yields; False if it was paused for lack of credit."""

@@ -7,17 +7,19 @@ time has passed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 __all__ = ["EventLoop"]
 
 
 class EventLoop:
-    """Made when the first node needs it; closed once, whoever asks."""
+    """Made when the first node needs it; closed once, whoever asks. ``make`` returns a loop."""
 
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+    def __init__(
+        self, make: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    ) -> None:
+        self._loop = make()
         self._awake = asyncio.Event()
         self._watched: set[int] = set()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from dflow.clock import CLOCK, Clock
 from dflow.worker.aio import AsyncRunner, AsyncSource
 from dflow.worker.source import SyncSource
 
@@ -24,7 +25,7 @@ class Feed:
     ``need_tasks`` returns what runs coroutines.
     """
 
-    __slots__ = ("_code", "_direct", "_emit", "_gate", "_make", "_need_tasks", "_source")
+    __slots__ = ("_clock", "_code", "_direct", "_emit", "_gate", "_make", "_need_tasks", "_source")
 
     def __init__(
         self,
@@ -34,7 +35,9 @@ class Feed:
         emit: Emit,
         direct: Direct | LocalDirect | Discard | None,
         need_tasks: Callable[[], AsyncRunner],
+        clock: Clock = CLOCK,
     ) -> None:
+        self._clock = clock
         self._make = make
         self._code = code
         self._gate = gate
@@ -110,7 +113,8 @@ class Feed:
         return self._of(values)
 
     def _of(self, values: Iterable[Any]) -> SyncSource:
-        return SyncSource(iter(values), self._emit, self._gate, self._code.failed, self._direct)
+        each, failed = iter(values), self._code.failed
+        return SyncSource(each, self._emit, self._gate, failed, self._direct, self._clock)
 
     def close(self) -> None:
         """End it: its ``finally`` blocks run; one that was never opened stays so."""

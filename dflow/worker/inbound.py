@@ -20,6 +20,7 @@ from dflow.graph.plan import EdgePlan, Plan, WorkerId
 from dflow.options import DEFAULT_CAPACITY
 from dflow.transport.link import InLink
 from dflow.transport.poller import Poller
+from dflow.transport.system import SYSTEM, System
 from dflow.wire import frames as f
 from dflow.wire.buffers import Memory
 from dflow.wire.notes import Notes
@@ -65,7 +66,8 @@ class Inbound:
 
     __slots__ = (
         "_banned", "_epoch", "_externals", "_homes", "_memory", "_on_violation", "_plan", "_poller",
-        "_refused", "_token", "channels", "inputs", "links", "local", "ready", "strangers",
+        "_refused", "_system", "_token", "channels", "inputs", "links", "local", "ready",
+        "strangers",
     )  # fmt: skip
 
     def __init__(
@@ -78,7 +80,9 @@ class Inbound:
         epoch: int,
         on_violation: Callable[[str], None],
         memory: Memory | None = None,
+        system: System = SYSTEM,
     ) -> None:
+        self._system = system
         self._plan = plan
         self._poller = poller
         self._memory = memory
@@ -156,7 +160,7 @@ class Inbound:
         capacities += [edge.window for edge in self._externals.values()]
         hwm = max([DEFAULT_CAPACITY, *capacities]) + _HWM_MARGIN
         for band in sorted(bands):
-            link = InLink(endpoint(), hwm)
+            link = self._system.in_link(endpoint(), hwm)
             self.links[band] = link
             self._poller.add(link.socket, link)
         return {band: link.endpoint for band, link in self.links.items()}

@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from dflow.clock import monotonic_ns
 from dflow.errors import ProtocolError
 from dflow.wire import control as c
 from dflow.worker import state as s
@@ -60,6 +59,7 @@ class WorkerLoop:
         self._pulse = pulse
         self._ctx = ctx
         self._endpoint = endpoint
+        self._now = plane.clock.monotonic_ns
         self._violation: str | None = None
         self._turn = OwnTurn()
         self._report_all_at = 0
@@ -84,10 +84,10 @@ class WorkerLoop:
 
     def _obey(self, command: c.Control) -> None:
         if isinstance(command, c.Turn):
-            self._turn.given(command.seconds, monotonic_ns())
+            self._turn.given(command.seconds, self._now())
             self._work.hold("turn", self._turn.held)
         elif isinstance(command, Question):
-            said = answer(self._plane, command)
+            said = answer(self._plane, command, between_turns=True)
             if said is not None:  # it always is between turns
                 self._pulse.post(said)
         else:
@@ -97,7 +97,7 @@ class WorkerLoop:
     def _mind_turn(self) -> None:
         """Say so when the turn is over, or when there is nothing or something to do again."""
         ready = self.state.phase is s.Phase.RUNNING and (self._work.active or self._work.ready())
-        over = self._turn.mind(ready, monotonic_ns())
+        over = self._turn.mind(ready, self._now())
         if over is not None:
             self._work.hold("turn", self._turn.held)
             self._pulse.post(c.TurnOver(over))
@@ -144,11 +144,11 @@ class WorkerLoop:
         running = self.state.phase is s.Phase.RUNNING
         if not running or self._work.held or self._turn.rationed:
             return wait(timeout_s)
-        return spin.wait(wait, timeout_s, monotonic_ns, let_others)
+        return spin.wait(wait, timeout_s, self._now, let_others)
 
     def _late_with_reports(self) -> bool:
         """Whether it is time to report all credit that is owed, although there is work to do."""
-        now = monotonic_ns()
+        now = self._now()
         self._pulse.renew(now)
         late = now >= self._report_all_at
         if late:

@@ -8,38 +8,31 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache, partial
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dflow.broker.turns import niceness_of
 from dflow.errors import GraphError, StartError
 from dflow.graph.node import look_up_plainly
-from dflow.graph.plan import Plan, WorkerId
+from dflow.graph.plan import WorkerId
 from dflow.options import NodeOptions, RunOptions
 from dflow.telemetry.logs import configure_worker
 from dflow.transport.endpoint import close_context, fresh_endpoint, is_tcp, local_address_towards
 from dflow.transport.segments import is_supported, may_be_opened
 from dflow.transport.shm import SharedMemory
 from dflow.wire import control as c
-from dflow.wire.codec import Codec
+from dflow.worker.assemble import NotMade, WorkerConfig, assemble, make_nodes
 from dflow.worker.context import Context
-from dflow.worker.crew import Crew
-from dflow.worker.events import EventLoop
-from dflow.worker.faults import Interrupted, describe, user_traceback
-from dflow.worker.loop import WorkerLoop
+from dflow.worker.faults import Interrupted
 from dflow.worker.placing import be_nice, stay_on
-from dflow.worker.plane import DataPlane
 from dflow.worker.pulse import EXIT_LOST, Pulse, install_interrupt
 from dflow.worker.slices import be_prompt
-from dflow.worker.work import Work
 
 if TYPE_CHECKING:
-    from dflow.graph.builder import Graph
-    from dflow.graph.node import Node
+    pass
 
-__all__ = ["WorkerConfig", "join_worker", "run_worker"]
+__all__ = ["join_worker", "run_worker"]
 
 SWITCH_INTERVAL_S = 0.0005
 """The pulse thread gets the interpreter this soon while user code computes."""
@@ -51,22 +44,6 @@ At Python's 700 a batch of small dicts brings about one look, 3 % of the time a 
 """
 
 _USUAL_THRESHOLD = gc.get_threshold()
-
-
-@dataclass(frozen=True)
-class WorkerConfig:
-    """Everything one worker needs. ``run_dir`` empty: data sockets are TCP on ``bind_host``."""
-
-    worker: WorkerId
-    run_id: str
-    token: str
-    coordinator: str
-    run_dir: str
-    epoch: int
-    graph: Graph
-    plan: Plan
-    options: RunOptions
-    bind_host: str | None = None
 
 
 def run_worker(config: WorkerConfig) -> int:
@@ -148,54 +125,25 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
     ]
     warn = contexts[0].log.warning
     memory = _memory(config, contexts)
-    codec = Codec(config.graph.types(), memory)
-    plane = DataPlane(
-        config.plan,
-        worker,
-        token=config.token,
-        epoch=config.epoch,
-        edge_key=config.graph.edge_key,
-        on_violation=lambda text: loop.violated(text),
-        codec=codec,
-        edge_merge=config.graph.merge,
-        memory=memory,
-    )
     look_up_plainly()
-    nodes: list[Node] = []
-    for ctx in contexts:
-        try:
-            nodes.append(config.graph.nodes[ctx.node].fresh())
-        except Exception as error:  # noqa: BLE001  # whatever the user's class raises
-            failed = c.Failed("__init__", describe(error), user_traceback(error), ctx.node)
-            return _unmade(pulse, failed)
     try:
+        nodes = make_nodes(config.graph, contexts)
         by_band = niceness_of(config.plan, worker)
         _place([node.node_options for node in nodes], by_band, warn)
         be_prompt()
+    except NotMade as error:
+        return _unmade(pulse, error.failed)
     except StartError as error:
         return _unmade(pulse, c.Failed("options", str(error), ""))
-    events = cache(EventLoop)
-    checks = options.check_types
-    works = [
-        Work(node, ctx, plane, pulse, codec, check_types=checks, events=events)
-        for node, ctx in zip(nodes, contexts, strict=True)
-    ]
-    work = works[0] if len(works) == 1 else Crew(works, worker, plane, pulse.commands)
-    loop = WorkerLoop(work, plane, pulse, contexts[0], _endpoints(config), _spin_s(nodes))
     interrupt = install_interrupt(_interrupter(pulse))
-    pulse.attach(plane, work.stats, interrupt, loop.leave, work.told_to_end, work.interruptible)
+    replica = assemble(config, nodes, contexts, pulse, _endpoints(config), interrupt, memory)
     try:
-        loop.run()
-        return _leave(loop.left or "")
+        replica.loop.run()
+        return _leave(replica.loop.left or "")
     finally:
-        work.close()
-        plane.close()
+        replica.close()
         pulse.leave()
         close_context()
-
-
-def _spin_s(nodes: Sequence[Node]) -> float:
-    return max(node.node_options.spin_s for node in nodes)
 
 
 def _place(options: list[NodeOptions], by_band: int, warn: Callable[[str], None]) -> None:

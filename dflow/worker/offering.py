@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dflow.clock import monotonic_ns
 from dflow.errors import EdgeFull, PortError
 from dflow.flow.batch import Lane
 from dflow.flow.local_edge import LocalEdge, Ref, refuse_generator
@@ -113,7 +112,7 @@ class Offering:
                 refused = edge.refusal(place, size)
                 if refused is not None:
                     raise refused
-            now = monotonic_ns()
+            now = self._plane.clock.monotonic_ns()
             wanted = False
             for lane, key in routes:
                 wanted = lane.push(payload, key) or wanted

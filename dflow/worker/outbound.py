@@ -7,7 +7,6 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
-from dflow.clock import monotonic_ns, wall_ns
 from dflow.errors import ProtocolError
 from dflow.flow.batch import Cut
 from dflow.flow.in_edge import InChannel
@@ -17,6 +16,7 @@ from dflow.flow.queue_edge import EdgeCode, QueueEdge
 from dflow.graph.plan import EdgePlan, Plan, WorkerId
 from dflow.transport.link import OutLink
 from dflow.transport.poller import Poller
+from dflow.transport.system import SYSTEM, System
 from dflow.wire import frames as f
 from dflow.wire.buffers import Parcel
 from dflow.wire.codec import Codec
@@ -69,8 +69,8 @@ class Outbound(Outputs):
     """
 
     __slots__ = (
-        "_codec", "_edge_of", "_epoch", "_inbound", "_kept", "_labels", "_local",
-        "_on_violation", "_poller", "_token", "_unwelcomed",
+        "_clock", "_codec", "_connect", "_edge_of", "_epoch", "_inbound", "_kept", "_labels",
+        "_local", "_on_violation", "_poller", "_token", "_unwelcomed",
         "full", "hungry", "links",
     )  # fmt: skip
 
@@ -87,8 +87,11 @@ class Outbound(Outputs):
         on_violation: Callable[[str], None],
         codec: Codec | None = None,
         edge_merge: Callable[[str], Merge | None] = lambda edge_id: None,
+        system: System = SYSTEM,
     ) -> None:
         super().__init__((), [])
+        self._clock = system.clock
+        self._connect = system.out_link
         self._codec = codec or Codec()
         self._labels = self._codec.twin()  # keys are made readable by the thread that reports
         self._poller = poller
@@ -153,7 +156,7 @@ class Outbound(Outputs):
     def open(self, rows: Iterable[Any]) -> None:
         """Connect channels, rows of [number, endpoint], and introduce them to their receivers."""
         for number, endpoint in rows:
-            link = OutLink(number, endpoint)
+            link = self._connect(number, endpoint)
             self.links[number] = link
             self._unwelcomed.add(number)
             self._poller.add(link.socket, link)
@@ -180,7 +183,7 @@ class Outbound(Outputs):
             order.tell()
         for edge in self.edges:
             if edge.waiting or edge.news:
-                for cut in edge.flush(monotonic_ns()):
+                for cut in edge.flush(self._clock.monotonic_ns()):
                     self._send(cut)
                 hungry = hungry or edge.waiting > 0
             full = full or edge.full
@@ -192,7 +195,7 @@ class Outbound(Outputs):
         if number in self._inbound.local:
             queued = isinstance(self._edge_of[number], QueueEdge)
             values = [ref.value for ref in payloads] if queued else payloads
-            self._inbound.hand_over(number, values, wall_ns(), notes)
+            self._inbound.hand_over(number, values, self._clock.wall_ns(), notes)
             return
         if payloads and type(payloads[0]) is Parcel:
             self._send_parcel(number, first, payloads[0], notes)
@@ -201,9 +204,9 @@ class Outbound(Outputs):
 
     def _frame(self, number: int, first: int, payloads: Sequence[bytes], notes: Notes) -> bytes:
         if notes is NO_NOTES:
-            return f.pack_batch(number, self._epoch, first, payloads, wall_ns())
+            return f.pack_batch(number, self._epoch, first, payloads, self._clock.wall_ns())
         said = pack_notes(notes)
-        return f.pack_noted(number, self._epoch, first, payloads, wall_ns(), said)
+        return f.pack_noted(number, self._epoch, first, payloads, self._clock.wall_ns(), said)
 
     def _send_parcel(self, number: int, first: int, parcel: Parcel, notes: Notes) -> None:
         """Send the only message of a batch, whose buffers are read where they are or follow it."""
@@ -216,7 +219,9 @@ class Outbound(Outputs):
                 said = pack_buffers(flat)
             else:
                 said = pack_notes(replace(notes, buffers=flat))
-            link.send(f.pack_noted(number, self._epoch, first, (parcel,), wall_ns(), said))
+            link.send(
+                f.pack_noted(number, self._epoch, first, (parcel,), self._clock.wall_ns(), said)
+            )
         else:
             frame = self._frame(number, first, (parcel,), notes)
             link.send_with(frame, [buffer.view for buffer in parcel.buffers])
@@ -255,7 +260,7 @@ class Outbound(Outputs):
 
     def end(self, edges: Iterable[Edge]) -> None:
         """Send END on every channel of some edges; on each once."""
-        now = wall_ns()
+        now = self._clock.wall_ns()
         for edge in edges:
             for number, sent in edge.end():
                 if number in self._inbound.local:

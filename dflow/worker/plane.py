@@ -13,15 +13,14 @@ from threading import Lock
 from types import MappingProxyType
 from typing import Any
 
-from dflow.clock import cpu_ns, delayed_ns, monotonic_ns
 from dflow.flow.in_edge import InChannel
 from dflow.flow.local_edge import LocalEdge
 from dflow.flow.queue_edge import QueueEdge
 from dflow.graph.plan import Plan, WorkerId
 from dflow.stats import InChannelStats, NodeStats, OutChannelStats, WorkerStats
 from dflow.transport.link import InLink, OutLink
-from dflow.transport.poller import Poller, Wakeup
 from dflow.transport.shm import SharedMemory
+from dflow.transport.system import SYSTEM, System
 from dflow.wire.codec import Codec
 from dflow.worker.cancelling import Canceller
 from dflow.worker.inbound import Inbound
@@ -74,7 +73,7 @@ class DataPlane:
     ``on_violation(text)`` is called when a planned peer breaks the protocol: data may be
     missing, so the run must end. ``codec`` is used by the thread that emits; ``edge_merge`` tells
     the function of a coalescing edge by its id. ``memory``, if there is any, is where large
-    parts of messages are; it is closed with the plane.
+    parts of messages are; it is closed with the plane. ``clock`` is that of ``system``.
     """
 
     def __init__(
@@ -89,14 +88,16 @@ class DataPlane:
         codec: Codec | None = None,
         edge_merge: Callable[[str], Merge | None] = lambda edge_id: None,
         memory: SharedMemory | None = None,
+        system: System = SYSTEM,
     ) -> None:
         self.plan = plan
+        self.clock = system.clock
         self.memory = memory
         self._swept_ns = 0
         self.lock = Lock()
         self.gate = Gate()
-        self.poller = Poller()
-        self.wakeup = Wakeup()
+        self.poller = system.poller()
+        self.wakeup = system.wakeup()
         self.poller.add(self.wakeup.fd)
         self.closed = False
         self.inbound = Inbound(
@@ -107,6 +108,7 @@ class DataPlane:
             epoch=epoch,
             on_violation=on_violation,
             memory=memory,
+            system=system,
         )
         self.canceller = Canceller(self.inbound, self.gate)
         self.outbound = Outbound(
@@ -120,6 +122,7 @@ class DataPlane:
             on_violation=on_violation,
             codec=codec,
             edge_merge=edge_merge,
+            system=system,
         )
         self.running: Outputs = self.outbound
 
@@ -150,8 +153,8 @@ class DataPlane:
         """
         self.inbound.refresh(channel)
         self.flush()
-        by_ns = monotonic_ns() + FRESHEN_NS
-        while channel.window.lent and (left_ns := by_ns - monotonic_ns()) > 0:
+        by_ns = self.clock.monotonic_ns() + FRESHEN_NS
+        while channel.window.lent and (left_ns := by_ns - self.clock.monotonic_ns()) > 0:
             ready = self.poller.wait(left_ns / 1e9)
             self.receive(ready)
             if self.wakeup.fd in ready:
@@ -186,7 +189,7 @@ class DataPlane:
             node = replace(node, metrics={**node.metrics, **metrics})
         edges = list(self.outbound.edges)
         queued = [edge for edge in edges if isinstance(edge, QueueEdge)]
-        now = monotonic_ns()
+        now = self.clock.monotonic_ns()
         return WorkerStats(
             node,
             {edge.index: edge.offered for edge in edges},
@@ -216,9 +219,9 @@ class DataPlane:
                 for edge in edges
                 if not isinstance(edge, LocalEdge)
             },
-            cpu_ns=cpu_ns(),
+            cpu_ns=self.clock.cpu_ns(),
             fused=fused,
-            delayed_ns=delayed_ns(),
+            delayed_ns=self.clock.delayed_ns(),
         )
 
     @property

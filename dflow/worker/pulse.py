@@ -2,14 +2,13 @@
 
 User code can block the main thread for as long as it likes. The pulse keeps the worker's
 promises meanwhile: it answers the coordinator, reports counters, and when user code has run for
-longer than a turn it beats about once a millisecond (`dflow.worker.metronome`): it shuts the gate,
-so that the turn ends soon, and flushes what was emitted, so that nothing waits longer than 2 ms.
-As long as turns are short it sleeps.
+longer than a turn it beats about once a millisecond (`dflow.transport.metronome`): it shuts the
+gate, so that the turn ends soon, and flushes what was emitted, so that nothing waits longer than
+2 ms. As long as turns are short it sleeps.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import traceback
@@ -17,13 +16,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dflow.clock import monotonic_ns, wall_s
 from dflow.errors import ProtocolError
-from dflow.transport.endpoint import connect_control
-from dflow.transport.poller import ConnectionWatch, Poller, Wakeup
+from dflow.transport.poller import ConnectionWatch
+from dflow.transport.system import SYSTEM, System
 from dflow.wire import control as c
 from dflow.worker.answering import Question, answer
-from dflow.worker.metronome import Metronome
 
 if TYPE_CHECKING:
     from dflow.stats import WorkerStats
@@ -60,17 +57,20 @@ class Pulse:
         *,
         stats_interval_s: float,
         remote: bool,
+        system: System = SYSTEM,
     ) -> None:
+        self._clock = system.clock
+        self._exit = system.exit
         self.commands: deque[c.Control] = deque()
         self.in_user_code = False  # written by the main thread
         self.wake_after_flush = False  # an asyncio worker waits for sockets outside the lock
         self._plane: DataPlane | None = None
-        self._socket = connect_control(endpoint, identity)
-        self._poller = Poller()
+        self._socket = system.control_link(endpoint, identity)
+        self._poller = system.poller()
         self._poller.add(self._socket)
-        self._wakeup = Wakeup()
+        self._wakeup = system.wakeup()
         self._poller.add(self._wakeup.fd)
-        self._metronome = Metronome(self._wakeup.set)
+        self._metronome = system.metronome(self._wakeup.set)
         if self._metronome.fd >= 0:
             self._poller.add(self._metronome.fd)
         self._watch: ConnectionWatch | None = None
@@ -92,9 +92,9 @@ class Pulse:
         self._interrupt: Callable[[], None] = lambda: None
         self._lost: Callable[[str], None] = lambda reason: None
         self._interrupt_at: int | None = None
-        self._arrived = threading.Event()
+        self._arrived = system.event()
         self._leaving = False
-        self._thread = threading.Thread(target=self._run, name="dflow-pulse", daemon=True)
+        self._thread = system.thread(self._run, "dflow-pulse")
 
     # --- called by the main thread -----------------------------------------------------------
 
@@ -189,15 +189,15 @@ class Pulse:
             self._beat_until_leaving()
         except BaseException:  # noqa: BLE001  # a worker without a pulse would hang unseen
             traceback.print_exc()
-            os._exit(EXIT_BROKEN)
+            self._exit(EXIT_BROKEN)
 
     def _beat_until_leaving(self) -> None:
-        heard = monotonic_ns()
+        heard = self._clock.monotonic_ns()
         self._report_at = heard + int(self._stats_interval_s * 1e9)
         while not self._leaving:
             alone_s = self._metronome.timeout_s
             ready = self._poller.wait(self._rest_s() if alone_s is None else alone_s)
-            now = monotonic_ns()
+            now = self._clock.monotonic_ns()
             if self._socket in ready:
                 heard = now
                 self._receive(now)
@@ -224,7 +224,7 @@ class Pulse:
         """Leave when the coordinator is gone: by the main thread, or without it if it blocks."""
         if self._gone_ns is not None:
             if now - self._gone_ns > LEAVE_S * 1e9:
-                os._exit(EXIT_LOST)
+                self._exit(EXIT_LOST)
         elif self._broken_ns is not None and now - self._broken_ns > RECONNECT_S * 1e9:
             self._gone(now, f"the connection to the coordinator broke {RECONNECT_S:g} s ago")
         elif now - heard > COORDINATOR_SILENCE_S * 1e9:
@@ -272,7 +272,7 @@ class Pulse:
         if not plane.lock.acquire(blocking=False):
             return False
         try:
-            said = answer(plane, command)
+            said = answer(plane, command, between_turns=False)
         finally:
             plane.lock.release()
         if said is not None:
@@ -315,11 +315,13 @@ class Pulse:
         if self._lost_logs:
             text = f"{self._lost_logs} log records were lost: too many at once"
             self._lost_logs = 0
-            self._socket.send(c.encode(c.Log("WARNING", wall_s(), text, __name__, 0, {})))
+            self._socket.send(
+                c.encode(c.Log("WARNING", self._clock.wall_s(), text, __name__, 0, {}))
+            )
 
     def _report(self) -> None:
         if self._plane is not None:
-            self._plane.sweep(monotonic_ns())
+            self._plane.sweep(self._clock.monotonic_ns())
         if self._collect is not None:
             self._socket.send(c.encode(c.Stats(self._collect().to_wire())))
         else:

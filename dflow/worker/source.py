@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
-from dflow.clock import monotonic_ns
+from dflow.clock import CLOCK, Clock
 from dflow.worker.context import Direct
-from dflow.worker.dispatch import MAX_TURN, OnError, Turns
+from dflow.worker.dispatch import MAX_TURN, TURN_NS, OnError, Turns
 from dflow.worker.emitting import emit_results
 from dflow.worker.faults import Interrupted
 
@@ -37,6 +37,7 @@ class SyncSource:
         "_direct",
         "_emit",
         "_gate",
+        "_now",
         "_on_error",
         "errors",
         "exhausted",
@@ -51,13 +52,16 @@ class SyncSource:
         gate: Gate,
         on_error: OnError,
         direct: Direct | LocalDirect | Discard | None = None,
+        clock: Clock = CLOCK,
     ) -> None:
+        self._now = clock.monotonic_ns
         self.values = values
         self._emit = emit
         self._direct = direct
         self._gate = gate
         self._on_error = on_error
-        self.turns = Turns(most=MAX_PULL if isinstance(direct, Direct) else MAX_TURN)
+        most = MAX_PULL if isinstance(direct, Direct) else MAX_TURN
+        self.turns = Turns(TURN_NS, clock.preempted, most)
         self.errors = 0
         self.exhausted = False
 
@@ -74,7 +78,7 @@ class SyncSource:
     def turn(self, way: Way | None = None) -> None:
         """Pull and emit values for about one turn; ``way``: it passes through to other nodes."""
         pulled = 0
-        began = monotonic_ns()
+        began = self._now()
         try:
             if way is not None:
                 pulled, self.exhausted = way.pull(self.values, self.turns.size)
@@ -89,7 +93,7 @@ class SyncSource:
             self.errors += 1
             self.exhausted = not isinstance(self.values, GeneratorType)
             self._on_error(error, "source")
-        self.turns.measured(pulled, monotonic_ns() - began)
+        self.turns.measured(pulled, self._now() - began)
 
     def close(self) -> None:
         """End the source: its ``finally`` blocks run."""

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from dflow.clock import monotonic_ns
 from dflow.worker.faults import ErrorLog, Interrupted, describe, place_of, user_traceback
 from dflow.worker.state import HookRaised
 
@@ -34,8 +33,18 @@ class UserCode:
     """
 
     __slots__ = (
-        "_ctx", "_log", "_node", "_outputs", "_plane", "_pulse", "_stop", "busy_ns", "emitter",
-        "errors", "raised",
+        "_ctx",
+        "_log",
+        "_node",
+        "_now",
+        "_outputs",
+        "_plane",
+        "_pulse",
+        "_stop",
+        "busy_ns",
+        "emitter",
+        "errors",
+        "raised",
     )  # fmt: skip
 
     def __init__(
@@ -48,6 +57,7 @@ class UserCode:
         self._outputs = outputs
         self._stop = node.node_options.on_error == "stop"
         self._log = ErrorLog()
+        self._now = plane.clock.monotonic_ns
         self.raised: HookRaised | None = None
         self.emitter: object = None
         self.errors = 0
@@ -74,7 +84,7 @@ class UserCode:
         hook = self._node.hook(name, self._ctx)
         if hook is None:
             return None
-        began = monotonic_ns()
+        began = self._now()
         try:
             with self:
                 consume(hook())
@@ -84,7 +94,7 @@ class UserCode:
                 return HookRaised(name, describe(error), user_traceback(error), self._ctx.node)
             self.say(error, name)
         finally:
-            self.busy_ns += monotonic_ns() - began
+            self.busy_ns += self._now() - began
         return None if name == "on_stop" else self.raised
 
     def failed(self, error: BaseException, where: str) -> None:
@@ -105,7 +115,7 @@ class UserCode:
 
     def say(self, error: BaseException, where: str) -> None:
         """Log an error; the same one often is logged less often."""
-        line = self._log.line(error, where, monotonic_ns(), self._emitted_by(where))
+        line = self._log.line(error, where, self._now(), self._emitted_by(where))
         if line is not None:
             self._ctx.log.error("{}", line)
 

@@ -26,7 +26,6 @@ from operator import length_hint
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
-from dflow.clock import wall_ns
 from dflow.message import Headers
 from dflow.worker.context import Discard
 from dflow.worker.emitting import (
@@ -139,7 +138,7 @@ class Way:
         for edge in self._edges:
             edge.pushed = False
         for ctx, edge, entry in self._talkers:
-            ctx.passed = Headers(edge.id, entry.window.received, wall_ns())
+            ctx.passed = Headers(edge.id, entry.window.received, self._plane.clock.wall_ns())
 
     # --- in user code ----------------------------------------------------------------------------
 

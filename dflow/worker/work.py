@@ -16,7 +16,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dflow.clock import monotonic_ns, wall_ns
 from dflow.flow.queue_edge import QueueEdge
 from dflow.message import Priority
 from dflow.stats import NodeStats, WorkerStats
@@ -84,12 +83,11 @@ class Work:
         self._handlers = _bind_inputs(node, ctx)
         self._order = self._make_order()
         emitters = make_emitters(node, plane, codec, check_types=check_types, order=self._order)
-        self._emitters = emitters.by_port
         self._unconsumed = emitters.unconsumed
-        ctx.attach(self._emitters)
-        node.attach(self._emitters)
+        ctx.attach(emitters.by_port)
+        node.attach(emitters.by_port)
         port = node.main_output or "out"
-        self._emit = self._emitters.get(port) or refuse_results(ctx.node, list(node.outputs))
+        self._emit = emitters.by_port.get(port) or refuse_results(ctx.node, list(node.outputs))
         self._direct = emitters.direct.get(port) if node.outputs else Discard()
         for edge in self._outputs.edges:
             if isinstance(edge, QueueEdge):
@@ -105,6 +103,7 @@ class Work:
             self._direct,
             self.turn_ns,
             self._order,
+            plane.clock,
         )
         plane.canceller.watch(self.dispatch)
         ctx.follow(lambda: self.dispatch.handling)
@@ -125,6 +124,7 @@ class Work:
             self._emit,
             self._direct,
             self._need_tasks,
+            self._plane.clock,
         )
 
     def _make_order(self) -> Order | None:
@@ -147,6 +147,7 @@ class Work:
                 self._order,
                 self.turn_ns,
                 self._events(),
+                self._plane.clock,
             )
             self._plane.canceller.watch(tasks=self.tasks)
             self._pulse.wake_after_flush = True
@@ -265,13 +266,13 @@ class Work:
 
     def until_tick_s(self) -> float | None:
         """Return the seconds until the next tick is due, or None."""
-        return self._ticks.until_s(monotonic_ns() / 1e9)
+        return self._ticks.until_s(self._plane.clock.monotonic_s())
 
     # --- what the loop says ----------------------------------------------------------------------
 
     def begin(self) -> None:
         """Begin to tick."""
-        self._ticks.begin(monotonic_ns() / 1e9)
+        self._ticks.begin(self._plane.clock.monotonic_s())
 
     def hold(self, reason: str, on: bool, node: str = "") -> None:
         """Hold the node for ``reason``, or say that this reason is gone; idempotent.
@@ -342,7 +343,7 @@ class Work:
 
     def take(self, channel: InChannel, *, only_control: bool | None = None) -> None:
         """Give ``channel``, taken out of the ready queue, its turn; ``only_control`` if known."""
-        if channel.fresh and channel.stale(wall_ns()):
+        if channel.fresh and channel.stale(self._plane.clock.wall_ns()):
             self._plane.freshen(channel)
         if self._handlers[channel.port].is_async:
             self._start_tasks(channel)
@@ -424,7 +425,7 @@ class Work:
         if not ticks.ticking:
             return
         ticks.owes = ticks.owes or any(handling is None for _, handling in self.dispatch.paused)
-        if not ticks.due(monotonic_ns() / 1e9):
+        if not ticks.due(self._plane.clock.monotonic_s()):
             return
         before = [edge.emitted for edge in edges]
         self._code.raised = self.hook("on_tick") or self._code.raised

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from dflow.clock import CLOCK, Clock
 from dflow.errors import EncodeError
-from dflow.worker import source
 from dflow.worker.faults import Interrupted
 from dflow.worker.source import SyncSource
 from tests.unit.worker_output import PLENTY, Wireless
@@ -19,13 +19,19 @@ class Bench:
     """A source with an output that has ``credit``."""
 
     def __init__(
-        self, values: Iterable[Any], credit: int = PLENTY, *, directly: bool = True
+        self,
+        values: Iterable[Any],
+        credit: int = PLENTY,
+        *,
+        directly: bool = True,
+        clock: Clock = CLOCK,
     ) -> None:
         self.output = Wireless(credit)
         self.out = self.output.sent
         self.raised: list[tuple[BaseException, str]] = []
         emit, direct = self.output.ways(directly)
-        self.source = SyncSource(iter(values), emit, self.output.gate, self.on_error, direct)
+        each, gate = iter(values), self.output.gate
+        self.source = SyncSource(each, emit, gate, self.on_error, direct, clock)
 
     def on_error(self, error: BaseException, where: str) -> None:
         """Note an error."""
@@ -46,11 +52,8 @@ class Bench:
 both_ways = pytest.mark.parametrize("directly", [True, False], ids=["directly", "each"])
 
 
-def test_a_source_is_pulled_to_its_end_in_growing_turns(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(source, "monotonic_ns", count().__next__)  # so that no turn takes long
-    bench = Bench(range(100))
+def test_a_source_is_pulled_to_its_end_in_growing_turns() -> None:
+    bench = Bench(range(100), clock=Clock(monotonic_ns=count().__next__))  # no turn takes long
     sizes = []
     while not bench.source.exhausted:
         before = len(bench.out)

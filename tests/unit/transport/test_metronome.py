@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from dflow.clock import monotonic_ns
-from dflow.worker.metronome import BEAT_S, IDLE_BEATS, Metronome
+from dflow.transport.metronome import BEAT_S, IDLE_BEATS, Metronome
 
 WAIT_MS = 10_000
 only_linux = pytest.mark.skipif(sys.platform != "linux", reason="timers are descriptors on Linux")
