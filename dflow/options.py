@@ -6,6 +6,7 @@ that gave it, with what was expected and what was got.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -70,6 +71,11 @@ def _seconds(what: str, value: object, *, zero: bool = False) -> None:
         raise OptionError(f"{what}: expected seconds {least}, got {value!r}")
     if value > MAX_SECONDS:  # type: ignore[operator]  # narrowed by `good`
         raise OptionError(f"{what}: expected at most {MAX_SECONDS:,} seconds, got {value!r}")
+
+
+def _directory(what: str, value: object) -> None:
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise OptionError(f"{what}: expected a directory like 'bundles', got {value!r}")
 
 
 def _one_of(what: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -200,6 +206,8 @@ class RunOptions:
     workers may compute at once before they take turns; ``None``: the cores this process may
     use, and only workers of different bands take turns; 0: they never do. ``shm_bytes``: shared
     memory each worker may make for large messages, ``512_000_000`` or ``"512MB"``; 0: none.
+    ``bundle``: the directory in which a run that fails leaves its failure bundle
+    (``docs/diagnosis.md``); ``None``: what ``DFLOW_BUNDLE`` says, else none is written.
     """
 
     transport: str = "ipc"
@@ -212,6 +220,7 @@ class RunOptions:
     check_types: bool = False
     slots: int | None = None
     shm_bytes: int = DEFAULT_SHM_BYTES
+    bundle: str | None = None
 
     def __post_init__(self) -> None:
         _one_of("transport", self.transport, ("ipc", "tcp"))
@@ -227,6 +236,9 @@ class RunOptions:
             raise OptionError(f"check_types: expected True or False, got {self.check_types!r}")
         if self.slots is not None:
             _whole("slots", self.slots, 0, MAX_SLOTS)
+        if self.bundle is not None:
+            _directory("bundle", self.bundle)
+            object.__setattr__(self, "bundle", os.fspath(self.bundle))
         object.__setattr__(self, "shm_bytes", parse_bytes(self.shm_bytes, "shm_bytes", 0))
 
     def updated(self, changes: Mapping[str, Any]) -> RunOptions:

@@ -122,7 +122,8 @@ class RunReport:
     ``"drain_timeout"``, ``"aborted"`` or ``"failed"``. ``error`` says what went wrong and
     ``error_kind`` which kind it was: ``"worker_died"``, ``"hook_failed"``,
     ``"start_failed"``, ``"drain_timeout"``, ``"aborted"``, or ``"process_died"`` when it was
-    the coordinator or the agent.
+    the coordinator or the agent. ``bundle`` is where the failure bundle is, if one was asked for
+    and the run failed.
     """
 
     graph: str
@@ -135,6 +136,7 @@ class RunReport:
     error_kind: str | None = None
     nodes: tuple[NodeReport, ...] = ()
     edges: tuple[EdgeReport, ...] = ()
+    bundle: str | None = None
 
     @property
     def balances(self) -> bool:
@@ -209,6 +211,8 @@ class RunReport:
         failed = [f"{e.id} {e.merge_errors:,}" for e in self.edges if e.merge_errors]
         if failed:
             parts.append(f"coalesce failed, both messages were kept: {', '.join(failed)}")
+        if self.bundle:
+            parts.append(f"failure bundle; read it with: dflow doctor {self.bundle}")
         if self.error:
             parts.append(f"{self.error_kind or 'error'}: {self.error}")
         return "\n\n".join(parts)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from dflow.broker.case import Case
 from dflow.graph.plan import WorkerId
 from dflow.report import RunReport
 from dflow.wire.control import Control, Log
@@ -20,8 +21,12 @@ __all__ = [
     "Event",
     "Finish",
     "Garbled",
+    "Hand",
     "Instruction",
+    "Keep",
+    "Kept",
     "KillWorker",
+    "Probe",
     "Received",
     "Relay",
     "Say",
@@ -87,8 +92,16 @@ class Tick:
     """Time has passed; due whenever `CoordinatorState.next_timer` is reached."""
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A bundle was written to ``path``, or ``error`` says why not."""
+
+    path: str
+    error: str = ""
+
+
 Event: TypeAlias = (
-    Received | Garbled | Unreachable | WorkerExited | DrainRequested | AbortRequested | Tick
+    Received | Garbled | Unreachable | WorkerExited | DrainRequested | AbortRequested | Tick | Kept
 )
 
 
@@ -133,4 +146,27 @@ class Finish:
     report: RunReport
 
 
-Instruction: TypeAlias = Send | KillWorker | Relay | Say | Finish
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Look from outside at processes that do not answer: id and pid; for the next bundle."""
+
+    silent: tuple[tuple[WorkerId, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Write a bundle of the run that failed; answered by `Kept`."""
+
+    case: Case
+
+
+@dataclass(frozen=True, slots=True)
+class Hand:
+    """Send a bundle to the peer ``key`` that asked for it, by `Bundled` messages."""
+
+    case: Case
+    key: bytes
+    request: int
+
+
+Instruction: TypeAlias = Send | KillWorker | Relay | Say | Finish | Probe | Keep | Hand

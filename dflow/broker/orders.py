@@ -18,6 +18,7 @@ from dflow.wire import control as c
 
 __all__ = [
     "BEHIND",
+    "SAID",
     "abort",
     "barrier",
     "drain",
@@ -39,6 +40,16 @@ BEHIND: Mapping[Phase, frozenset[Step]] = {
     Phase.STARTING: frozenset({Step.STARTING}),
 }
 """Whom each phase of the start waits for."""
+
+
+SAID: Mapping[type[c.Control], Move] = {
+    c.Bound: Move.BOUND,
+    c.Linked: Move.LINKED,
+    c.Started: Move.STARTED,
+    c.Drained: Move.DRAINED,
+    c.Stopped: Move.STOPPED,
+}
+"""What a participant says when it has taken a step."""
 
 
 def _tell(p: Participant, move: Move, message: c.Control) -> list[Instruction]:

@@ -33,7 +33,8 @@ class Participant:
     ``must_drain``: the run is not drained before it is. ``fed``: planned edges end at it, so
     it drains when they do; one that is not fed has to be told. ``final``: ``stats`` are its
     last word. ``ran``: it was told to run, so it may have moved messages. ``killed``: we had it
-    killed, so its exit is no news. ``tally``: counts its steps; none for the handle.
+    killed, so its exit is no news; ``ended_how``: its exit, in words. ``tally``:
+    counts its steps; none for the handle.
     """
 
     worker: WorkerId
@@ -52,6 +53,7 @@ class Participant:
     ran: bool = False
     exited: bool = False
     killed: bool = False
+    ended_how: str = ""
     last_seen_s: float = 0.0
     unreachable: bool = False
     tally: Tally | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from dflow.broker import orders
+from dflow.broker import books, orders
 from dflow.broker.cancelling import Cancelling
 from dflow.broker.events import Instruction, Send
 from dflow.broker.lifecycle import Phase
@@ -60,6 +60,23 @@ class Requests:
                 workers = [w.worker for w in self._roll.workers]
                 return self._cancelling.ask(key, message, p.worker, workers, now)
         raise ProtocolError(f"{p.worker}: may not send {type(message).__name__}")
+
+    def standing(self, run_id: str, phase: Phase, uptime_s: float) -> RunStatus:
+        """Return the run as it is known now."""
+        counted = self._roll.stats()
+        return RunStatus(
+            self._plan.name,
+            run_id,
+            phase.value,
+            uptime_s,
+            books.node_statuses(
+                self._plan,
+                counted,
+                {p.worker: p.step.value for p in self._roll},
+                self.pausing.paused if phase is Phase.RUNNING else (),
+            ),
+            books.edge_statuses(self._plan, counted),
+        )
 
     def answered(self, p: Participant, message: c.Control) -> list[Instruction]:
         """Return what follows from an answer of ``p``; ProtocolError for what is none."""

@@ -19,10 +19,13 @@ repeated, out of order or wrong: it is then counted, said once and ignored.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 
 from dflow.broker import books, orders
+from dflow.broker.case import Case, cause_row, counters, seats
 from dflow.broker.complaints import Complaints
+from dflow.broker.door import Door
 from dflow.broker.events import (
     AbortRequested,
     DrainRequested,
@@ -30,6 +33,7 @@ from dflow.broker.events import (
     Finish,
     Garbled,
     Instruction,
+    Kept,
     Received,
     Relay,
     Say,
@@ -38,32 +42,26 @@ from dflow.broker.events import (
     Unreachable,
     WorkerExited,
 )
+from dflow.broker.gathering import Gathering
 from dflow.broker.lifecycle import RUN, Move, Phase, Role, RunEvent, Step, advance
-from dflow.broker.observers import OBSERVER, Observers
+from dflow.broker.observers import Observers
 from dflow.broker.outcome import USER_CODE, Cause, close_books, exit_text
 from dflow.broker.pace import ping_interval_s, report_interval_s
 from dflow.broker.participants import Participant, Participants, are_endpoints
 from dflow.broker.requests import Requests
+from dflow.broker.telling import event_words, todo_words
 from dflow.broker.timers import GRACE_S, PING_S, STARTUP, Timers, late, silent
 from dflow.broker.turns import Use, turns_of
 from dflow.errors import ProtocolError
 from dflow.graph.plan import Plan, WorkerId
 from dflow.options import RunOptions
 from dflow.report import RunReport, RunStatus
+from dflow.story import Story
 from dflow.wire import control as c
 
 __all__ = ["CoordinatorState"]
 
 _OVER = frozenset({Phase.LEAVING, Phase.FINISHED})
-_ENDING = frozenset({Phase.ABORTING, Phase.LEAVING})
-
-_SAID: dict[type[c.Control], Move] = {
-    c.Bound: Move.BOUND,
-    c.Linked: Move.LINKED,
-    c.Started: Move.STARTED,
-    c.Drained: Move.DRAINED,
-    c.Stopped: Move.STOPPED,
-}
 
 
 class CoordinatorState:
@@ -96,12 +94,13 @@ class CoordinatorState:
         self.run_id = run_id
         self.phase = Phase.WAITING
         self.report: RunReport | None = None
+        self.story = Story()
         self._epoch = epoch
-        self._graph_ref = graph_ref
         self._managed = managed
         self._roll = Participants(plan, token, with_handle=with_handle, managed=managed)
         self._observers = Observers(self.status)
         self._requests = Requests(plan, self._roll, self.status)
+        self._gathering = Gathering(self._roll, self._case)
         self._turns = turns_of(plan, options, cores if managed else 0)
         self._began_s, self._wall_s = now, wall_s
         self._timers = Timers(
@@ -110,12 +109,14 @@ class CoordinatorState:
             ping_interval_s(PING_S, len(plan.workers)),
         )
         pace_s = report_interval_s(options.stats_interval_s, len(plan.workers))
-        self._told_options = asdict(options) | {"stats_interval_s": pace_s}
+        told_options = asdict(options) | {"stats_interval_s": pace_s}
         self._complete = False
         self._drain_asked = False
         self._drain_s = options.drain_timeout_s
         self._cause: Cause | None = None
         self._complaints = Complaints()
+        assign = c.Assign("", 0, run_id, epoch, graph_ref, plan.fingerprint, told_options)
+        self._door = Door(self._roll, self._observers, self._complaints, assign, managed=managed)
         self._todo: list[Instruction] = []
 
     # --- the interface ------------------------------------------------------------------
@@ -125,6 +126,7 @@ class CoordinatorState:
         if self.phase is Phase.FINISHED:
             return []
         self._notice_time(now)
+        self._note(event_words(event, self._name))
         match event:
             case Received(key, message):
                 self._received(key, message)
@@ -138,13 +140,20 @@ class CoordinatorState:
                 self._drain(timeout_s)
             case AbortRequested(reason):
                 self._abort(reason)
+            case Kept(path, error):
+                self._gathering.was_kept(path, error)
             case Tick():
                 pass
         self._check_timers()
         self._settle()
+        self._note(todo_words(self._todo, self._name))
         self._todo += orders.turns(self._roll, self._turns.take(self._timers.now))
         todo, self._todo = self._todo, []
         return todo
+
+    def _note(self, words: str) -> None:
+        if words:
+            self.story.note(self._timers.now, words)
 
     @property
     def ignored(self) -> Counter[str]:
@@ -155,25 +164,14 @@ class CoordinatorState:
         """Return when `Tick` is due, on the clock of ``now``; None once the run is over."""
         if self.phase is Phase.FINISHED:
             return None
-        dues = (self._timers.next(), self._requests.next_timer(), self._turns.next_timer())
+        parts = (self._requests, self._turns, self._gathering)
+        dues = (self._timers.next(), *(part.next_timer() for part in parts))
         return min(due for due in dues if due is not None)
 
     def status(self) -> RunStatus:
         """Return the run as it is known now."""
-        counted = self._roll.stats()
-        return RunStatus(
-            self.plan.name,
-            self.run_id,
-            self.phase.value,
-            self._timers.now - self._began_s,
-            books.node_statuses(
-                self.plan,
-                counted,
-                {p.worker: p.step.value for p in self._roll},
-                self._requests.pausing.paused if self.phase is Phase.RUNNING else (),
-            ),
-            books.edge_statuses(self.plan, counted),
-        )
+        uptime_s = self._timers.now - self._began_s
+        return self._requests.standing(self.run_id, self.phase, uptime_s)
 
     def validate_state(self) -> None:
         """Raise RuntimeError if an invariant is broken; for the ends of tests."""
@@ -190,7 +188,8 @@ class CoordinatorState:
     def _received(self, key: bytes, message: c.Control) -> None:
         p = self._roll.by_key(key)
         if isinstance(message, c.Hello):
-            self._hello(key, message, p)
+            now = self._timers.now
+            self._todo += self._door.hello(key, message, p, self.phase, self.report, now)
         elif key in self._observers:
             self._observed(key, message)
         elif p is None:
@@ -203,56 +202,19 @@ class CoordinatorState:
                 self._complain("unexpected", key, str(error))
 
     def _observed(self, key: bytes, message: c.Control) -> None:
+        if isinstance(message, c.DumpRequest):
+            self._todo += self._gathering.ask(self._timers.now, (key, message.request))
+            return
         try:
             self._todo += self._observers.said(key, message)
         except ProtocolError as error:
             self._complain("unexpected", key, str(error))
 
-    def _hello(self, key: bytes, hello: c.Hello, known: Participant | None) -> None:
-        if known is not None:
-            self._complain("unexpected", key, f"{known.worker}: expected one Hello, got another")
-            return
-        if hello.role == OBSERVER:
-            if stranger := self._roll.why_not_trusted(hello):
-                self._refuse(key, hello, stranger)
-            else:
-                self._todo += self._observers.admit(key, self.report)
-            return
-        if self.phase in _ENDING and self._roll.admit_late(key, hello):
-            if self.report is not None:
-                self._do(Send(key, c.Finished(self.report.to_dict())))
-            return
-        if self.phase is not Phase.WAITING:
-            found: Participant | str = f"the run is {self.phase.value}; nobody can join any more"
-        else:
-            found = self._roll.admit(key, hello, self._timers.now)
-        if isinstance(found, str):
-            self._refuse(key, hello, found)
-            return
-        at = f" on {hello.host}" if not self._managed and found.role is Role.WORKER else ""
-        self._do(Say("INFO" if at else "DEBUG", f"{found.worker} joined: pid {hello.pid}{at}"))
-        self._do(
-            Send(
-                key,
-                c.Assign(
-                    found.worker.node,
-                    found.worker.replica,
-                    self.run_id,
-                    self._epoch,
-                    self._graph_ref,
-                    self.plan.fingerprint,
-                    self._told_options,
-                ),
-            )
-        )
-
-    def _refuse(self, key: bytes, hello: c.Hello, reason: str) -> None:
-        self._do(Send(key, c.Refused(reason)))
-        self._complain("refused", key, f"refused a {hello.role[:20]} (pid {hello.pid}): {reason}")
-
     def _said(self, p: Participant, key: bytes, message: c.Control) -> None:
         if isinstance(message, c.Log):
             self._do(Relay(self._speaker(p, str(message.extra.get("node", ""))), message))
+        elif isinstance(message, c.Dumped):
+            self._gathering.heard(p, message)
         elif p.step is Step.GONE:
             self._last_words(p, message)
         elif isinstance(message, c.Stats):
@@ -264,7 +226,7 @@ class CoordinatorState:
             self._turns.over(p.worker, bool(message.wanting), self._timers.now)
         elif isinstance(message, c.Failed):
             self._failed(p, message)
-        elif type(message) in _SAID:
+        elif type(message) in orders.SAID:
             self._moved(p, message)
         elif isinstance(message, (c.Found, c.Outcome, c.Held)):
             self._todo += self._requests.answered(p, message)
@@ -287,7 +249,7 @@ class CoordinatorState:
             stats = books.parse_stats(message.stats, p.worker)
         if isinstance(message, c.Bound) and not are_endpoints(message.endpoints):
             raise ProtocolError(f"{p.worker}: expected endpoints by band, got something else")
-        p.move(_SAID[type(message)])
+        p.move(orders.SAID[type(message)])
         p.stats = stats
         p.final = p.final or isinstance(message, c.Stopped)
         if p.drained:
@@ -301,6 +263,8 @@ class CoordinatorState:
                 self._drain(timeout_s)
             case c.AbortRequest(reason):
                 self._abort(reason)
+            case c.DumpRequest(request):
+                self._todo += self._gathering.ask(self._timers.now, (key, request))
             case _:
                 now = self._timers.now
                 self._todo += self._requests.asked(p, key, message, self.phase, now)
@@ -335,6 +299,7 @@ class CoordinatorState:
             return
         p.exited = True
         how = f"{exit_text(event.code, event.signal)} (pid {event.pid})"
+        p.ended_how = how
         step, ended = p.step, p.ended
         p.move(Move.LOSE)
         if p.killed and step is not Step.GONE:
@@ -359,6 +324,8 @@ class CoordinatorState:
         if self._cause is None and self.phase not in _OVER:
             self._cause = cause
             self._do(Say("ERROR", cause.text))
+            if self.options.bundle is not None and cause.kind != "aborted":
+                self._todo += self._gathering.ask(self._timers.now)  # before anybody is told to end
         else:
             self._do(Say("WARNING", f"after the run was ended: {cause.text}"))
         self._go(event)
@@ -383,15 +350,30 @@ class CoordinatorState:
         while True:
             self._todo += orders.next_level(self.phase, self._roll)
             event = orders.barrier(self.phase, self._roll, managed=self._managed)
-            if event is None:
+            if event is None or (event is RunEvent.ALL_STOPPED and not self._may_leave()):
                 return
             self._go(event)
+
+    def _may_leave(self) -> bool:
+        """Whether nothing is left to be kept of a run that failed: it needs its workers."""
+        if self.options.bundle is None:
+            return True
+        if self._cause is None and not self._gathering.begun and not self._report().balances:
+            self._todo += self._gathering.ask(self._timers.now)
+        if not self._gathering.begun:
+            return True
+        self._todo += self._gathering.check(self._timers.now)
+        self._todo += self._gathering.keep(
+            self._timers.now, lambda case: replace(case, report=self._report())
+        )
+        return self._gathering.settled
 
     def _go(self, event: RunEvent) -> None:
         before = self.phase
         self.phase = advance(RUN, before, event, "run")
         if self.phase is before:
             return
+        self._note(f"run is {self.phase.value}: {event.value}")
         self._do(Say("DEBUG", f"run is {self.phase.value}"))
         self._enter()
         handle = self._roll.handle
@@ -424,15 +406,32 @@ class CoordinatorState:
                     self._todo += orders.abort(p, reason, managed=self._managed)
             case Phase.LEAVING:
                 self._timers.within(GRACE_S)
-                lasted_s = self._timers.now - self._began_s
-                self.report = close_books(
-                    self.plan, self.run_id, self._roll, self._cause, self._wall_s, lasted_s,
-                    drained=self._drain_asked, complete=self._complete,
-                )  # fmt: skip
+                kept, why_not = self._gathering.kept, self._gathering.why_not
+                self.report = replace(self._report(), bundle=kept or None)
+                if why_not:
+                    self._do(Say("ERROR", f"no failure bundle: {why_not}"))
                 self._todo += orders.leave(self._roll, self.report)
                 self._todo += self._observers.finished(self.report)
             case Phase.FINISHED if self.report is not None:
                 self._do(Finish(self.report))
+
+    def _report(self) -> RunReport:
+        lasted_s = self._timers.now - self._began_s
+        return close_books(
+            self.plan, self.run_id, self._roll, self._cause, self._wall_s, lasted_s,
+            drained=self._drain_asked, complete=self._complete,
+        )  # fmt: skip
+
+    def _case(self, words: Mapping[str, str]) -> Case:
+        """Return all that is known now; ``words``: what everybody said of itself."""
+        now, clock_s = self._timers.now, self._wall_s - self._began_s
+        silent = tuple((p.worker, p.pid) for p in self._gathering.silent() if self._managed)
+        return Case(
+            self.plan, self.run_id, self._epoch, self.phase.value, now + clock_s, self._wall_s,
+            clock_s, asdict(self.options), self.status(), counters(self._roll.stats()),
+            seats(self._roll, now, words), self._turns.snapshot(now), self.story.rows(),
+            dict(words), silent, cause_row(self._cause),
+        )  # fmt: skip
 
     def _link(self) -> None:
         try:
@@ -454,6 +453,7 @@ class CoordinatorState:
                 for p, text in silent(self._roll, self._timers.now):
                     self._fell_silent(p, text)
         self._todo += self._requests.check(self._timers.now)
+        self._todo += self._gathering.check(self._timers.now)
         if self._timers.overdue:
             self._overdue()
 

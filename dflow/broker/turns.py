@@ -40,6 +40,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from dflow.flow.bands import BandQueue
 from dflow.graph.plan import Plan, WorkerId
@@ -177,6 +178,28 @@ class TurnScheduler:
         """Return how ``worker`` stands; STANDING if it is not known any more."""
         known = self._all.get(worker)
         return TurnState.STANDING if known is None else known.state
+
+    def snapshot(self, now: float) -> dict[str, Any]:
+        """Return who may compute and who waits, as plain data; the queue in order of waiting."""
+        rows = {
+            str(worker): {
+                "state": w.state.value,
+                "for_s": round(now - w.since_s, 6),
+                "band": Priority(w.band).name,
+                "wants": round(w.wanted, 3),
+                "uses": round(w.used, 3),
+            }
+            for worker, w in self._all.items()
+        }
+        waiting = [worker for worker in self._all if worker in self._queue]
+        waiting.sort(key=lambda worker: (self._all[worker].band, self._all[worker].since_s))
+        return {
+            "slots": self.slots,
+            "in_turns": not self._released and bool(self._holders or self._queue),
+            "holders": sorted(str(worker) for worker in self._holders),
+            "queue": [str(worker) for worker in waiting],
+            "workers": rows,
+        }
 
     # --- events -------------------------------------------------------------------------
 

@@ -155,6 +155,7 @@ class Fleet:
         with_handle: bool = False,
         managed: bool = True,
         options: RunOptions | None = None,
+        graph_ref: str = "",
     ) -> None:
         self.now = 100.0
         self.state = CoordinatorState(
@@ -162,6 +163,7 @@ class Fleet:
             options or RunOptions(),
             "r1",
             TOKEN,
+            graph_ref=graph_ref,
             with_handle=with_handle,
             managed=managed,
             now=self.now,

@@ -78,8 +78,8 @@ def test_the_handle_gets_the_channels_of_results() -> None:
 
 def test_assign_carries_all_a_worker_by_hand_needs() -> None:
     plan = chain("a", "b")
-    fleet = Fleet(plan, managed=False, options=RunOptions(transport="tcp", log="json"))
-    fleet.state._graph_ref = "pkg.mod:graph"
+    options = RunOptions(transport="tcp", log="json")
+    fleet = Fleet(plan, managed=False, options=options, graph_ref="pkg.mod:graph")
     fleet.feed(Received(b"key:a[0]", fleet.fake("a").hello(node="", replica=0)))
     to, assign = fleet.sent[0]
     assert isinstance(assign, c.Assign)
