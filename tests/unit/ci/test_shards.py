@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shards import FOLDER, record, split
+from tests.ci.shards import FOLDER, record, split
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 7])

@@ -1,0 +1,1 @@
+"""What ``scripts/test`` and ``scripts/nightly`` run: stages, dealt out in shards."""

@@ -1,0 +1,142 @@
+"""The stages of ``scripts/test`` and of ``scripts/nightly``: what is run, beside what, how.
+
+A stage is one or more shards; a shard is a few commands, one after the other. Stages of one group
+run side by side, groups one after the other: what measures (``bench``) or is judged by the clock
+(``alone``) is in a group of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tests.ci.shards import files_of, known_durations, split
+
+__all__ = ["CI", "NIGHTLY", "Shard", "ci_stage", "groups", "nightly_stage"]
+
+GROUPS = (
+    ("lint", "types"),
+    ("unit", "property", "sim"),
+    ("integration",),
+    ("alone",),
+    ("stress",),
+    ("coverage",),
+    ("bench",),
+)
+CI = tuple(name for group in GROUPS for name in group)
+PYTESTS = frozenset({"unit", "property", "sim", "integration", "alone", "stress"})
+
+NIGHTLY = ("simulations", "fuzz", "cycles", "stress", "bench", "peers", "soak")
+
+CORE = "dflow/graph/*,dflow/wire/*,dflow/flow/*,dflow/broker/*,dflow/worker/*"
+CORE += ",dflow/message.py,dflow/policy.py,dflow/options.py"
+OVERALL_PERCENT, CORE_PERCENT = 85, 95
+
+RETRIED = ("--reruns", "1", "-raR")
+"""A test of real processes that fails is tried once more, and counted; see docs/testing.md."""
+
+Command = tuple[str, ...]
+PYTHON = sys.executable
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One part of a stage: ``commands`` until one fails, with ``env`` added."""
+
+    stage: str
+    name: str
+    commands: tuple[Command, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    limit_s: float = 1200.0
+
+
+def groups(names: Iterable[str]) -> list[list[str]]:
+    """Return the stages named, in order, in the groups that run side by side."""
+    wanted = set(names)
+    found = [[name for name in group if name in wanted] for group in GROUPS]
+    return [group for group in found if group]
+
+
+def ci_stage(
+    name: str,
+    jobs: int,
+    arguments: Sequence[str] = (),
+    *,
+    tracing: bool,
+    reports: Path | None = None,
+) -> list[Shard]:
+    """Return the shards of a stage; ``arguments`` go to pytest.
+
+    ``jobs``: how many run side by side. ``tracing``: coverage is wanted in the end. ``reports``:
+    where integration tests leave what their files took.
+    """
+    if name in PYTESTS:
+        return _tests(name, jobs, tuple(arguments), tracing=tracing, reports=reports)
+    commands: dict[str, tuple[Command, ...]] = {
+        "lint": (("ruff", "check", "."), ("ruff", "format", "--check", ".")),
+        "types": (("mypy",),),
+        "coverage": (
+            ("coverage", "combine", "--quiet"),
+            ("coverage", "report", f"--fail-under={OVERALL_PERCENT}"),
+            ("coverage", "report", f"--include={CORE}", f"--fail-under={CORE_PERCENT}"),
+        ),
+        "bench": ((PYTHON, "-m", "benchmarks.run", "--check", "--short"),),
+    }
+    return [Shard(name, name, commands[name])]
+
+
+def _tests(
+    name: str, jobs: int, arguments: Command, *, tracing: bool, reports: Path | None
+) -> list[Shard]:
+    if name == "alone":
+        where: Command = ("tests/integration", "-m", "alone", *RETRIED)
+        return [_pytest(name, name, (*where, *arguments), tracing=False)]
+    if name == "integration":
+        if arguments:  # what was selected, in one
+            return [_pytest(name, name, ("tests/integration", *arguments), tracing=tracing)]
+        return _integration(jobs, tracing=tracing, reports=reports)
+    folder = "stress" if name == "stress" else f"tests/{name}"
+    retried = RETRIED if name == "stress" else ()
+    traced = tracing and name == "unit"
+    return [_pytest(name, name, (folder, *retried, *arguments), tracing=traced)]
+
+
+def _integration(jobs: int, *, tracing: bool, reports: Path | None) -> list[Shard]:
+    """Return first the shards whose coverage is measured, then the others."""
+    durations_s = known_durations()
+    found: list[Shard] = []
+    for traced, what in ((True, "traced "), (False, "")):
+        for number, files in enumerate(split(files_of(traced=traced), durations_s, jobs), 1):
+            name = f"integration {what}{number}/{jobs}"
+            where = tuple(f"tests/integration/{file}" for file in files)
+            if where:
+                selected = (*where, "-m", "not alone", *RETRIED)
+                if reports is not None:
+                    selected += ("--junitxml", str(reports / f"{len(found)}.xml"))
+                found.append(_pytest("integration", name, selected, tracing=traced and tracing))
+    return found
+
+
+def _pytest(stage: str, name: str, arguments: Command, *, tracing: bool) -> Shard:
+    run: Command = ("coverage", "run", "-m", "pytest") if tracing else (PYTHON, "-m", "pytest")
+    cache = f"cache_dir=.pytest_cache/{name.replace('/', '-').replace(' ', '-')}"
+    return Shard(stage, name, ((*run, *arguments, "-o", cache),))
+
+
+def nightly_stage(name: str, hours: float) -> Shard:
+    """Return one stage of the night; ``hours``: how long the soak is, and the fuzzer a tenth."""
+    minutes = max(1, round(hours * 60))
+    commands: dict[str, Command] = {
+        "simulations": (PYTHON, "-m", "tests.sim", "--count", "50000"),
+        "fuzz": ("scripts/fuzz", "--minutes", str(max(1, minutes // 10))),
+        "cycles": (PYTHON, "-m", "pytest", "tests/integration/test_cycles.py", "--timeout", "3600"),
+        "stress": (PYTHON, "-m", "pytest", "stress"),
+        "bench": (PYTHON, "-m", "benchmarks.run", "--check"),
+        "peers": (PYTHON, "-m", "benchmarks.peers"),
+        "soak": (PYTHON, "-m", "soak", "--hours", f"{hours:g}", "--profile", "mixed"),
+    }
+    shard = Shard(name, name, (commands[name],), limit_s=hours * 3600 + 4 * 3600)
+    longer = {"stress": ("DFLOW_STRESS", "20"), "cycles": ("DFLOW_CYCLES", "1000")}
+    return replace(shard, env=(longer[name],)) if name in longer else shard
