@@ -12,7 +12,7 @@ from typing import Any
 from dflow import Context, Graph, edge, node, source
 
 LENGTH = 400
-CHAINS = 6
+CHAINS = 4
 
 Message = list[int]
 

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import statistics
 import threading
 import time
-from collections.abc import Iterator
-from typing import Self
 
-import psutil
 import pytest
 
-from dflow import Graph, Run, node
+from dflow import Graph, node
+from stress.memory import Memory
 
 ITEMS = 10_000
 CONCURRENCY = 10
 LEAST_PER_S = 300
-MB = 1_000_000
-WARM = 0.3
-"""The share of the run after which memory must be flat: buffers have their size by then."""
-
 MOST_GROWTH_MB = 4.0
 
 
@@ -31,40 +23,6 @@ async def job(number: int) -> int:
     """Take from nothing to a few milliseconds."""
     await asyncio.sleep(random.Random(number).random() * 0.005)
     return number
-
-
-class Memory:
-    """Samples the resident size of every process of a run, and of this one."""
-
-    def __init__(self, run: Run) -> None:
-        pids = {name: pid for name, pid in run.pids.items() if name != "agent"} | {
-            "user process": os.getpid()
-        }
-        self._processes = {name: psutil.Process(pid) for name, pid in pids.items()}
-        self.samples: dict[str, list[tuple[float, float]]] = {name: [] for name in pids}
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._sample)
-
-    def _sample(self) -> None:
-        while not self._over.wait(0.1):
-            for name, process in self._processes.items():
-                self.samples[name].append((time.monotonic(), process.memory_info().rss / MB))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def growth_mb(self) -> Iterator[tuple[str, float]]:
-        """Yield by process how much it grew, by a line through its samples once warm."""
-        for name, samples in self.samples.items():
-            warm = samples[int(len(samples) * WARM) :]
-            if len(warm) >= 2:
-                slope = statistics.linear_regression(*zip(*warm, strict=True)).slope
-                yield name, slope * (warm[-1][0] - warm[0][0])
 
 
 @pytest.mark.parametrize("keyed", [False, True], ids=["one queue", "by key"])
@@ -91,7 +49,7 @@ def test_ten_thousand_items_ten_at_a_time(keyed: bool, scale: int) -> None:
         report = run.wait(30)
     assert misplaced == 0
     assert items / took_s >= LEAST_PER_S, f"{items / took_s:.0f}/s"
-    grown = dict(memory.growth_mb())
+    grown = memory.growths_mb()
     assert all(mb < MOST_GROWTH_MB for mb in grown.values()), grown
     assert report.balances
 
