@@ -11,6 +11,7 @@ from collections.abc import Iterable
 __all__ = [
     "AgentDied",
     "BufferLost",
+    "BundleError",
     "CoordinatorDied",
     "DecodeError",
     "DflowError",
@@ -108,6 +109,10 @@ class AgentDied(RunError):
 
 class DrainTimeout(RunError):
     """The drain deadline passed; the report counts by edge what was abandoned."""
+
+
+class BundleError(DflowError):
+    """A failure bundle cannot be written (no room, no rights), or a directory is none."""
 
 
 class EdgeFull(DflowError):

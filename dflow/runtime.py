@@ -6,10 +6,13 @@ one process. Leaving its ``with`` block drains the run and waits for it.
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,7 +24,7 @@ from dflow.graph.node import Node
 from dflow.graph.plan import Plan
 from dflow.graph.ports import BoundPort
 from dflow.launch.interrupt import DrainOnSignal
-from dflow.launch.local import Launched, launch
+from dflow.launch.local import Launched, launch, warn
 from dflow.launch.preload import check_not_preloading
 from dflow.launch.protocol import COORDINATOR, AgentGone, Event, Exited
 from dflow.options import RunOptions
@@ -46,6 +49,8 @@ _FAILURES: dict[str, type[RunError]] = {
     "stop_timeout": errors.DrainTimeout,
 }
 
+NOTHING: Mapping[str, Any] = {}
+
 OnStatus = Callable[[RunStatus], None]
 
 
@@ -60,7 +65,7 @@ def start(
     start, `HookFailed` when an ``on_start`` raises.
     """
     check_not_preloading()
-    options = RunOptions().updated(run_options)
+    options = _options(run_options)
     ports = _result_ports(graph, results)
     started = Run(graph, graph.plan(ports), options)
     started._await_start()
@@ -81,7 +86,7 @@ def run(
     ``on_status`` is called about four times a second. Raises as `start` and `Run.wait` do.
     """
     check_not_preloading()
-    options = RunOptions().updated(run_options)
+    options = _options(run_options)
     plan = graph.plan()
     # before the start: processes inherit where stdout leads
     with _Progress(progress) as shown, DrainOnSignal() as signals:
@@ -91,6 +96,13 @@ def run(
         report = started.watch([s for s in (shown, on_status) if s is not None])
     signals.conclude(started=started._ran)
     return report
+
+
+def _options(given: Mapping[str, Any]) -> RunOptions:
+    """Return the options of a run; where its bundle would go is settled here, once."""
+    options = RunOptions().updated(given)
+    wanted = options.bundle or os.environ.get("DFLOW_BUNDLE")
+    return replace(options, bundle=os.path.abspath(wanted)) if wanted else options
 
 
 def _result_ports(graph: Graph, results: Any) -> tuple[BoundOutput, ...]:
@@ -115,10 +127,14 @@ class Run:
         self._told = False
         token = secrets.token_urlsafe(24)
         self._handle: Handle | None = None
-        self._launched: Launched = launch(
-            graph, plan, options, run_id=self.run_id, token=token, epoch=EPOCH,
-            on_event=self._on_event,
-        )  # fmt: skip
+        try:
+            self._launched: Launched = launch(
+                graph, plan, options, run_id=self.run_id, token=token, epoch=EPOCH,
+                on_event=self._on_event,
+            )  # fmt: skip
+        except errors.StartError as error:
+            _tell_of(error, self._leave_bundle(str(error), "start_failed"))
+            raise
         try:
             # imported by `launch` while the agent starts, and not before
             from dflow.launch.handle import Handle
@@ -307,6 +323,43 @@ class Run:
         assert self._handle is not None
         self._handle.request_abort(reason)
 
+    def bundle(self, directory: str | os.PathLike[str] = ".") -> str:
+        """Write a failure bundle of the run as it is into ``directory``; return where it is.
+
+        Of a run that is over, or whose coordinator does not answer, it holds what is known in this
+        process. Looking costs the run next to nothing. Raises `BundleError` if it cannot be
+        written.
+        """
+        files: dict[str, str] = {}
+        if self._handle is not None and not self._gone.is_set():
+            with suppress(errors.NodeEnded, TimeoutError):
+                files = self._handle.bundle()
+        return self._write_bundle(os.fspath(directory), files or self._remains())
+
+    def _write_bundle(self, directory: str, files: dict[str, str]) -> str:
+        from dflow.bundle.folder import folder_name, write
+
+        return write(files, directory, folder_name(self._plan.name, self.run_id))
+
+    def _remains(self, cause: Mapping[str, Any] = NOTHING, report: RunReport | None = None) -> Any:
+        from dflow.launch.remains import remains
+
+        handle = self._handle
+        found = handle.report if handle is not None and report is None else report
+        last = handle.last_status if handle is not None else None
+        return remains(self._plan, self.run_id, self._options, self._started_s, cause, found, last)
+
+    def _leave_bundle(self, text: str, kind: str, report: RunReport | None = None) -> str | None:
+        """Write what is known here of a run that has nobody left to do so, if that is wanted."""
+        if self._options.bundle is None:
+            return None
+        cause = {"outcome": "failed", "kind": kind, "text": text}
+        try:
+            return self._write_bundle(self._options.bundle, self._remains(cause, report))
+        except errors.BundleError as error:
+            warn(f"no failure bundle: {error}")
+            return None
+
     def wait(self, timeout_s: float | None = None) -> RunReport:
         """Wait for the end and return the report.
 
@@ -362,13 +415,17 @@ class Run:
             self._plan.name, self.run_id, self._handle.last_status, what, self._started_s, wall_s()
         )
         self._failure = kind(report.error or what)
-        return report
+        return replace(
+            report, bundle=self._leave_bundle(report.error or what, "process_died", report)
+        )
 
     def _error(self, report: RunReport) -> RunError:
         if self._failure is None:
             kind = _FAILURES.get(report.error_kind or "", RunError)
             self._failure = kind(report.error or report.outcome)
         self._failure.report = report
+        if not self._told:
+            _tell_of(self._failure, report.bundle)
         self._told = True
         return self._failure
 
@@ -394,6 +451,12 @@ class Run:
         else:
             self.abort(f"the with block was left by {kind.__name__}")
             self._end()
+
+
+def _tell_of(error: RunError, bundle: str | None) -> None:
+    """Have the traceback of ``error`` say where the bundle is; its text is about what happened."""
+    if bundle:
+        error.add_note(f"failure bundle: {bundle}\nread it with: dflow doctor {bundle}")
 
 
 def _how(code: int | None, signum: int | None) -> str:

@@ -67,6 +67,7 @@ def _seat(p: Participant, now: float, answered: Mapping[str, str]) -> dict[str, 
         "answered": str(p.worker) in answered,
         "unreachable": p.unreachable,
         "exit": p.ended_how,
+        "killed_by_run": p.killed,
         "silent_s": round(max(0.0, now - p.last_seen_s), 3) if p.key is not None else None,
     }
 

@@ -8,17 +8,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING
 
 from loguru import logger
 
+from dflow.broker.case import Case
 from dflow.broker.events import (
     AbortRequested,
     DrainRequested,
     Event,
     Finish,
     Garbled,
+    Hand,
     Instruction,
+    Keep,
+    Kept,
     KillWorker,
+    Probe,
     Received,
     Relay,
     Say,
@@ -40,6 +47,9 @@ from dflow.transport.control import ControlRouter
 from dflow.transport.system import SYSTEM, System
 from dflow.wire import control
 
+if TYPE_CHECKING:
+    from dflow.bundle.keeper import Keeper
+
 __all__ = ["STATUS_S", "Loop"]
 
 STATUS_S = 0.25
@@ -60,7 +70,8 @@ class Loop:
     """One run's IO. ``agent`` and ``signals`` are None where there are none.
 
     ``first_signal`` is the signal that first asked for an end, if one did. ``relay`` gets the log
-    records of workers, ``say`` the coordinator's own.
+    records of workers, ``say`` the coordinator's own. ``keeper`` makes, once it is needed, what
+    writes bundles; None: nobody does.
     """
 
     def __init__(
@@ -73,7 +84,9 @@ class Loop:
         system: System = SYSTEM,
         relay: Callable[[control.Log, str], None] | None = None,
         say: Callable[[str, str], None] = _say,
+        keeper: Callable[[], Keeper] | None = None,
     ) -> None:
+        self._keeper = None if keeper is None else cache(keeper)
         self._relay = relay or logs.emit_remote
         self._say = say
         self._now_s = system.clock.monotonic_s
@@ -180,6 +193,22 @@ class Loop:
                 self._say(level, text)
             case Finish(report):
                 self._report = report
+            case Probe(silent) if self._keeper is not None:
+                self._keeper().probe(silent)
+            case Keep(case):
+                kept = ("", "") if self._keeper is None else self._keeper().keep(case)
+                self._events.append(Kept(*kept))
+            case Hand(case, key, request):
+                self._hand(case, key, request)
+
+    def _hand(self, case: Case, key: bytes, request: int) -> None:
+        """Send the files of a bundle one by one; the last word is an empty name."""
+        files = {} if self._keeper is None else self._keeper().files(case)
+        for name, text in (*files.items(), ("", "")):
+            word = control.Bundled(request, name, text)
+            if not self._router.send(key, control.encode(word)):
+                self._events.append(Unreachable(key))
+                return
 
     def _tell_status(self) -> None:
         if self._on_status is None:

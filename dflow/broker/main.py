@@ -13,11 +13,14 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 from dflow.broker.loop import Loop
 from dflow.broker.outcome import exit_code
 from dflow.broker.signals import SignalWatch
 from dflow.broker.state import CoordinatorState
+from dflow.clock import CLOCK
 from dflow.errors import AgentDied
 from dflow.graph.plan import Plan
 from dflow.launch.pipe import Pipe
@@ -25,6 +28,9 @@ from dflow.options import RunOptions
 from dflow.report import RunReport, RunStatus
 from dflow.telemetry import logs
 from dflow.transport.control import ControlRouter
+
+if TYPE_CHECKING:
+    from dflow.bundle.keeper import Keeper
 
 __all__ = ["CoordinatorConfig", "Ended", "coordinate", "run_coordinator"]
 
@@ -38,8 +44,9 @@ class CoordinatorConfig:
 
     ``endpoint``: where to listen; port 0 picks a free one. ``agent_fd``: the pipe to the agent
     that owns the workers; None: workers join by hand and get ``graph_ref`` to import the
-    graph from. ``with_handle``: a launching process takes part. ``on_ready`` is called with
-    the real endpoint, ``on_status`` about four times a second and at the end.
+    graph from. ``run_dir``: the run's private directory, where there is one. ``with_handle``: a
+    launching process takes part. ``on_ready`` is called with the real endpoint, ``on_status`` about
+    four times a second and at the end.
     """
 
     plan: Plan
@@ -49,6 +56,7 @@ class CoordinatorConfig:
     endpoint: str
     agent_fd: int | None = None
     with_handle: bool = False
+    run_dir: str = ""
     epoch: int = 1
     graph_ref: str = ""
     on_ready: Callable[[str], None] | None = None
@@ -104,12 +112,26 @@ def coordinate(config: CoordinatorConfig) -> Ended:
         with SignalWatch() if foreground else nullcontext() as signals:
             if config.on_ready is not None:
                 config.on_ready(router.endpoint)
-            loop = Loop(state, router, agent, signals, config.on_status)
+            loop = Loop(
+                state, router, agent, signals, config.on_status,
+                keeper=partial(_keeper, config, state),
+            )  # fmt: skip
             return Ended(loop.run(), loop.first_signal)
     finally:
         router.finish(FLUSH_S)
         if agent is not None:
             agent.close()
+
+
+def _keeper(config: CoordinatorConfig, state: CoordinatorState) -> Keeper:
+    """Return what writes bundles; imported by runs that fail only."""
+    from dflow.bundle.keeper import Keeper
+    from dflow.worker.dump import dump
+
+    def me() -> str:
+        return dump(lambda: {"phase": state.phase.value, "ignored": dict(state.ignored)}, CLOCK)
+
+    return Keeper(config.run_dir, config.token, me)
 
 
 def _cores() -> int:

@@ -363,9 +363,7 @@ class CoordinatorState:
         if not self._gathering.begun:
             return True
         self._todo += self._gathering.check(self._timers.now)
-        self._todo += self._gathering.keep(
-            self._timers.now, lambda case: replace(case, report=self._report())
-        )
+        self._todo += self._gathering.keep(self._timers.now, self._concluded)
         return self._gathering.settled
 
     def _go(self, event: RunEvent) -> None:
@@ -432,6 +430,11 @@ class CoordinatorState:
             seats(self._roll, now, words), self._turns.snapshot(now), self.story.rows(),
             dict(words), silent, cause_row(self._cause),
         )  # fmt: skip
+
+    def _concluded(self, case: Case) -> Case:
+        """Return the case of a failed run with how it went on: exits, and the report."""
+        after = seats(self._roll, self._timers.now, case.words)
+        return replace(case, seats=after, story=self.story.rows(), report=self._report())
 
     def _link(self) -> None:
         try:

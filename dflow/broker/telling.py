@@ -42,6 +42,9 @@ Name = Callable[[bytes], str]
 def event_words(event: Event, name: Name) -> str:
     """Return what happened, or "" for what is not told; ``name`` says who a routing id is."""
     match event:
+        case Received(_, c.Hello(role, _, pid, host, node, replica)):
+            who = f"{node[:80]}[{replica}]" if node else "somebody"
+            return f"Hello of {who} ({role[:20]}, pid {pid} on {host[:80]})"
         case Received(key, message):
             return "" if isinstance(message, _STEADY) else f"{name(key)} said {_word(message)}"
         case Garbled(key):
@@ -64,8 +67,6 @@ def _word(message: c.Control) -> str:
     match message:
         case c.Failed(where):
             return f"{word} ({where})"
-        case c.Hello(role, _, pid):
-            return f"{word} ({role}, pid {pid})"
         case c.PauseRequest(_, node) | c.DrainNodeRequest(_, node):
             return f"{word} ({node or 'all'})"
     return word

@@ -20,6 +20,7 @@ def run_coordinator(seed: Seed) -> int:
             endpoint=seed.endpoint,
             agent_fd=seed.agent_fd,
             with_handle=seed.with_handle,
+            run_dir=seed.run_dir,
             epoch=seed.epoch,
         )
     )

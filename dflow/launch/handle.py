@@ -33,6 +33,7 @@ from dflow.transport.shm import SharedMemory
 from dflow.transport.system import SYSTEM, System
 from dflow.wire import control as c
 from dflow.worker.answering import withdraw
+from dflow.worker.dump import dump
 from dflow.worker.faults import ErrorLog
 from dflow.worker.plane import DataPlane
 
@@ -100,11 +101,11 @@ class Handle:
             on_merge_error=self._merge_failed,
         )
         self._drain_by_ns: int | None = None
-        self._drain_sent = False
-        self._drained = False
+        self._drain_sent = self._drained = False
         self._discard = False
         self._kept: defaultdict[str, deque[Piece]] = defaultdict(deque)
         self._values: defaultdict[str, deque[Any]] = defaultdict(deque)  # shared by all readers
+        self._bundles: defaultdict[int, dict[str, str]] = defaultdict(dict)
         self._last_words_s = LAST_WORDS_S
         self.ran = False
         self._dealer = system.control_link(endpoint, b"handle")
@@ -183,6 +184,14 @@ class Handle:
 
     def _ask_to_cancel(self, id: str, rows: list[list[int]], timeout_s: float) -> Cancelled:
         return Cancelled(self._ask(lambda number: c.CancelRequest(number, id, rows), timeout_s))
+
+    def bundle(self, timeout_s: float = 10.0) -> dict[str, str]:
+        """Return the files of a failure bundle of the run as it is.
+
+        Raises `NodeEnded` once the run is over, `TimeoutError` without an answer in time.
+        """
+        files: dict[str, str] = self._ask(lambda number: c.DumpRequest(number), timeout_s)
+        return files
 
     def _obeyed(self, make: Callable[[int], c.Control], timeout_s: float) -> None:
         error = self._ask(make, timeout_s)
@@ -358,6 +367,12 @@ class Handle:
                 self._questions.answered(request, status)
             case c.Located(request, channels):
                 self._questions.answered(request, channels)
+            case c.Dump(request):
+                self._outbox.append(c.Dumped(request, dump(self._standing, self._clock)))
+            case c.Bundled(request, name, text) if name:
+                self._bundles[request][name] = text
+            case c.Bundled(request):
+                self._questions.answered(request, self._bundles.pop(request, {}))
             case c.CancelReply(request, outcome):
                 self._questions.answered(request, outcome)
             case c.Cancel(request):  # what has come this far is a result, and no handler's
@@ -367,6 +382,16 @@ class Handle:
             case c.Finished(report):
                 self.report = RunReport.from_dict(report)
                 self.phase = "finished"
+
+    def _standing(self) -> dict[str, Any]:
+        """Return where this process stands in the run, as plain data."""
+        return {
+            "phase": self.phase,
+            "draining": self._drain_by_ns is not None,
+            "results_waiting": {port: len(values) for port, values in self._values.items()},
+            "something_unsent": self.plane.outbound.unsent,
+            "nodes_told_to_end": sorted(self._ending),
+        }
 
     def _stats(self) -> list[Any]:
         return self.plane.stats(NodeStats()).to_wire()

@@ -42,7 +42,7 @@ from dflow.launch.spawned import command
 from dflow.launch.stdio import Stdio
 from dflow.options import RunOptions
 
-__all__ = ["Launched", "launch"]
+__all__ = ["Launched", "launch", "warn"]
 
 
 def launch(
@@ -225,7 +225,7 @@ class Launched:
                 case Done():
                     self._orderly = True
                 case Warned(text):
-                    _warn(text)
+                    warn(text)
             self._changed.notify_all()
         self._tell(event)
 
@@ -259,7 +259,7 @@ def _cwd() -> str:
         return os.sep
 
 
-def _warn(text: str) -> None:
+def warn(text: str) -> None:
     """Log a warning for the user; loguru is only imported when there is one."""
     from loguru import logger
 

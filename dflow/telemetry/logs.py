@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from loguru import logger
 
+from dflow.telemetry.recent import RECENT
 from dflow.wire.control import Log
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def configure_coordinator(format: str, level: str) -> None:
     holds for the coordinator's own records and for what `emit_remote` is given.
     """
     global _render
+    RECENT.clear()
     colour = _is_coloured(sys.stderr)
     _render = _render_json if format == "json" else partial(_render_human, colour=colour)
     _take_over(lambda record: emit_remote(record, COORDINATOR), level, {}, None)
@@ -75,6 +77,7 @@ def configure_coordinator(format: str, level: str) -> None:
 def emit_remote(record: Log, worker: str) -> None:
     """Write one record of ``worker`` (``"square[0]"``) to stderr; never raises."""
     try:
+        RECENT.note(record, worker)
         line = _render(record, worker)
     except Exception as error:  # noqa: BLE001  # a log record must never end a run
         text = f"a log record could not be rendered: {type(error).__name__}"

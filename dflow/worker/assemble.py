@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from dflow.errors import DflowError
@@ -19,6 +19,7 @@ from dflow.wire import control as c
 from dflow.wire.codec import Codec
 from dflow.worker.context import Context
 from dflow.worker.crew import Crew
+from dflow.worker.dump import standing
 from dflow.worker.events import EventLoop
 from dflow.worker.faults import describe, user_traceback
 from dflow.worker.loop import WorkerLoop
@@ -121,5 +122,8 @@ def assemble(
     work = works[0] if len(works) == 1 else Crew(works, config.worker, plane, pulse.commands)
     spin_s = max(node.node_options.spin_s for node in nodes)
     loop = WorkerLoop(work, plane, pulse, contexts[0], endpoint, spin_s)
-    pulse.attach(plane, work.stats, interrupt, loop.leave, work.told_to_end, work.interruptible)
+    pulse.attach(
+        plane, work.stats, interrupt, loop.leave, work.told_to_end, work.interruptible,
+        partial(standing, loop, plane, work, pulse),
+    )  # fmt: skip
     return Replica(plane, work, loop)

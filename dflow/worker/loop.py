@@ -200,7 +200,7 @@ class WorkerLoop:
 
     def _handle(self, event: s.Event) -> None:
         try:
-            instructions = self.state.handle(event)
+            instructions = self.state.handle(event, self._now() / 1e9)
         except ProtocolError as error:
             self._ctx.log.error("{}", error)
             return

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dflow.broker.turns import niceness_of
+from dflow.bundle.stacks import be_told_on
 from dflow.errors import GraphError, StartError
 from dflow.graph.node import look_up_plainly
 from dflow.graph.plan import WorkerId
@@ -118,6 +119,7 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
     if gc.get_threshold() == _USUAL_THRESHOLD:  # else the user's code has chosen its own
         gc.set_threshold(YOUNG_OBJECTS, *_USUAL_THRESHOLD[1:])
     options = config.options
+    be_told_on(config.run_dir)
     configure_worker(pulse.post_log, worker, config.run_id, options.log_level)
     members = config.plan.members(worker)
     contexts = [

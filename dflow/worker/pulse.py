@@ -13,8 +13,8 @@ import signal
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from dflow.errors import ProtocolError
 from dflow.transport.poller import ConnectionWatch
@@ -86,6 +86,7 @@ class Pulse:
         self._stats_interval_s = stats_interval_s
         self._report_at = 0
         self._collect: Callable[[], WorkerStats] | None = None
+        self._describe: Callable[[], Mapping[str, Any]] = dict
         self._told_to_end: Callable[[str], bool] = lambda node: False
         self._interruptible: Callable[[], bool] = lambda: True
         self._now_or_never = False  # the run is over: whatever runs is to be interrupted
@@ -110,13 +111,16 @@ class Pulse:
         lost: Callable[[str], None],
         told_to_end: Callable[[str], bool] = lambda node: False,
         interruptible: Callable[[], bool] = lambda: True,
+        describe: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         """Look after ``plane`` from now on.
 
         ``lost`` is called when the coordinator is; ``told_to_end`` at a drain of a node ("": of
         all), and returns whether user code that goes on for too long is to be interrupted for
-        that; ``interruptible`` whether the code that runs right now is what was meant.
+        that; ``interruptible`` whether the code that runs right now is what was meant;
+        ``describe`` where the worker stands (`dflow.worker.dump`).
         """
+        self._describe = describe
         self._told_to_end = told_to_end
         self._interruptible = interruptible
         self._collect = collect
@@ -243,6 +247,9 @@ class Pulse:
                 continue  # the coordinator notices that it gets no answer
             if isinstance(command, c.Ping) or self._answered(command):
                 continue
+            if isinstance(command, c.Dump):
+                self._dump(command.request)
+                continue
             if isinstance(command, c.Assign):
                 self._keep_pace(command, now)
             self._now_or_never |= isinstance(command, c.Abort)
@@ -256,6 +263,14 @@ class Pulse:
             if self._plane is not None:
                 self._plane.gate.close()
                 self._plane.wakeup.set()
+
+    def _dump(self, request: int) -> None:
+        """Say all that is known here, with counters of the same moment."""
+        from dflow.worker.dump import dump  # few runs fail
+
+        self._outbox.append(c.Dumped(request, dump(self._describe, self._clock)))
+        if self._collect is not None:
+            self._outbox.appendleft(c.Stats(self._collect().to_wire()))
 
     def _keep_pace(self, assigned: c.Assign, now: int) -> None:
         """Report as often as the coordinator wants: it knows how many we are."""

@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Any
 
 from dflow.errors import ProtocolError
+from dflow.story import Story
 from dflow.wire import control as c
 
 __all__ = [
@@ -184,18 +185,36 @@ has returned and STOPPED before. Any other pair is an error and changes nothing.
 
 
 class WorkerState:
-    """The machine; see the module. ``started`` says whether ``on_stop`` is owed."""
+    """The machine; see the module. ``started`` says whether ``on_stop`` is owed.
 
-    __slots__ = ("phase", "started")
+    ``story``: what it went through, on the clock of ``now``.
+    """
+
+    __slots__ = ("phase", "started", "story")
 
     def __init__(self) -> None:
         self.phase = Phase.JOINING
         self.started = False
+        self.story = Story()
 
-    def handle(self, event: Event) -> list[Instruction]:
-        """Return what to do about ``event``; raises `ProtocolError` for an illegal pair."""
+    def handle(self, event: Event, now: float = 0.0) -> list[Instruction]:
+        """Return what to do about ``event``; raises `ProtocolError` for an illegal pair.
+
+        ``now`` (seconds, any origin) is for the story alone: nothing here waits.
+        """
         if isinstance(event, c.Ping):
             return []
+        before = self.phase
+        try:
+            todo = self._handled(event)
+        except ProtocolError:
+            self.story.note(now, f"{_told(event)}: refused while {before.value}")
+            raise
+        moved = "" if self.phase is before else f": {before.value} -> {self.phase.value}"
+        self.story.note(now, f"{_told(event)}{moved}")
+        return todo
+
+    def _handled(self, event: Event) -> list[Instruction]:
         if isinstance(event, (c.Exit, c.Refused)):
             self.phase = Phase.GONE
             return [Leave(event.reason if isinstance(event, c.Refused) else "")]
@@ -265,6 +284,17 @@ def _key(event: Event) -> Any:
     if isinstance(event, HookReturned):
         return event.name
     return type(event)
+
+
+def _told(event: Event) -> str:
+    match event:
+        case HookReturned(name):
+            return f"{name} returned"
+        case HookRaised(where):
+            return f"{where} raised"
+        case c.Pause(node, paused):
+            return f"Pause {node}" if paused else f"go on with {node}"
+    return _word(_key(event))
 
 
 def _word(key: Any) -> str:
