@@ -5,7 +5,7 @@ What ends the run (drain, abort) is the business of `CoordinatorState`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from dflow.broker import books, orders
@@ -16,8 +16,9 @@ from dflow.broker.participants import Participant, Participants
 from dflow.broker.pausing import Pausing
 from dflow.broker.timers import STARTUP
 from dflow.errors import ProtocolError, did_you_mean
-from dflow.graph.plan import Plan
+from dflow.graph.plan import Plan, WorkerId
 from dflow.report import RunStatus
+from dflow.stats import WorkerStats
 from dflow.wire import control as c
 
 __all__ = ["LIVE", "Requests"]
@@ -61,9 +62,16 @@ class Requests:
                 return self._cancelling.ask(key, message, p.worker, workers, now)
         raise ProtocolError(f"{p.worker}: may not send {type(message).__name__}")
 
-    def standing(self, run_id: str, phase: Phase, uptime_s: float) -> RunStatus:
-        """Return the run as it is known now."""
-        counted = self._roll.stats()
+    def standing(
+        self,
+        run_id: str,
+        phase: Phase,
+        uptime_s: float,
+        counted: Mapping[WorkerId, WorkerStats] | None = None,
+        steps: Mapping[WorkerId, str] | None = None,
+    ) -> RunStatus:
+        """Return the run as it is known now, or was when ``counted`` and ``steps`` were taken."""
+        counted = self._roll.stats() if counted is None else counted
         return RunStatus(
             self._plan.name,
             run_id,
@@ -72,7 +80,7 @@ class Requests:
             books.node_statuses(
                 self._plan,
                 counted,
-                {p.worker: p.step.value for p in self._roll},
+                steps or {p.worker: p.step.value for p in self._roll},
                 self.pausing.paused if phase is Phase.RUNNING else (),
             ),
             books.edge_statuses(self._plan, counted),

@@ -19,11 +19,10 @@ repeated, out of order or wrong: it is then counted, said once and ignored.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import asdict, replace
+from typing import Any
 
 from dflow.broker import books, orders
-from dflow.broker.case import Case, cause_row, counters, seats
 from dflow.broker.complaints import Complaints
 from dflow.broker.door import Door
 from dflow.broker.events import (
@@ -42,7 +41,7 @@ from dflow.broker.events import (
     Unreachable,
     WorkerExited,
 )
-from dflow.broker.gathering import Gathering
+from dflow.broker.gathering import About, Gathering
 from dflow.broker.lifecycle import RUN, Move, Phase, Role, RunEvent, Step, advance
 from dflow.broker.observers import Observers
 from dflow.broker.outcome import USER_CODE, Cause, close_books, exit_text
@@ -95,13 +94,13 @@ class CoordinatorState:
         self.phase = Phase.WAITING
         self.report: RunReport | None = None
         self.story = Story()
-        self._epoch = epoch
         self._managed = managed
         self._roll = Participants(plan, token, with_handle=with_handle, managed=managed)
         self._observers = Observers(self.status)
         self._requests = Requests(plan, self._roll, self.status)
-        self._gathering = Gathering(self._roll, self._case)
         self._turns = turns_of(plan, options, cores if managed else 0)
+        about = About(plan, run_id, epoch, options, now, wall_s, managed=managed)
+        self._gathering = Gathering(about, self._roll, self._requests, self._turns, self.story)
         self._began_s, self._wall_s = now, wall_s
         self._timers = Timers(
             now,
@@ -203,7 +202,7 @@ class CoordinatorState:
 
     def _observed(self, key: bytes, message: c.Control) -> None:
         if isinstance(message, c.DumpRequest):
-            self._todo += self._gathering.ask(self._timers.now, (key, message.request))
+            self._gather(key, message.request)
             return
         try:
             self._todo += self._observers.said(key, message)
@@ -264,7 +263,7 @@ class CoordinatorState:
             case c.AbortRequest(reason):
                 self._abort(reason)
             case c.DumpRequest(request):
-                self._todo += self._gathering.ask(self._timers.now, (key, request))
+                self._gather(key, request)
             case _:
                 now = self._timers.now
                 self._todo += self._requests.asked(p, key, message, self.phase, now)
@@ -325,7 +324,7 @@ class CoordinatorState:
             self._cause = cause
             self._do(Say("ERROR", cause.text))
             if self.options.bundle is not None and cause.kind != "aborted":
-                self._todo += self._gathering.ask(self._timers.now)  # before anybody is told to end
+                self._gather()  # before anybody is told to end
         else:
             self._do(Say("WARNING", f"after the run was ended: {cause.text}"))
         self._go(event)
@@ -359,12 +358,16 @@ class CoordinatorState:
         if self.options.bundle is None:
             return True
         if self._cause is None and not self._gathering.begun and not self._report().balances:
-            self._todo += self._gathering.ask(self._timers.now)
+            self._gather()
         if not self._gathering.begun:
             return True
         self._todo += self._gathering.check(self._timers.now)
-        self._todo += self._gathering.keep(self._timers.now, self._concluded)
+        self._todo += self._gathering.keep(self._timers.now, self._report())
         return self._gathering.settled
+
+    def _gather(self, *asker: Any) -> None:
+        """Ask everybody what they know: for the run itself, or for the peer (key, request)."""
+        self._todo += self._gathering.ask(self._timers.now, self.phase, self._cause, asker)
 
     def _go(self, event: RunEvent) -> None:
         before = self.phase
@@ -419,22 +422,6 @@ class CoordinatorState:
             self.plan, self.run_id, self._roll, self._cause, self._wall_s, lasted_s,
             drained=self._drain_asked, complete=self._complete,
         )  # fmt: skip
-
-    def _case(self, words: Mapping[str, str]) -> Case:
-        """Return all that is known now; ``words``: what everybody said of itself."""
-        now, clock_s = self._timers.now, self._wall_s - self._began_s
-        silent = tuple((p.worker, p.pid) for p in self._gathering.silent() if self._managed)
-        return Case(
-            self.plan, self.run_id, self._epoch, self.phase.value, now + clock_s, self._wall_s,
-            clock_s, asdict(self.options), self.status(), counters(self._roll.stats()),
-            seats(self._roll, now, words), self._turns.snapshot(now), self.story.rows(),
-            dict(words), silent, cause_row(self._cause),
-        )  # fmt: skip
-
-    def _concluded(self, case: Case) -> Case:
-        """Return the case of a failed run with how it went on: exits, and the report."""
-        after = seats(self._roll, self._timers.now, case.words)
-        return replace(case, seats=after, story=self.story.rows(), report=self._report())
 
     def _link(self) -> None:
         try:
