@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dflow import errors
 from dflow.broker.pace import report_interval_s
+from dflow.bundle.wanted import settled
 from dflow.clock import wall_s
 from dflow.errors import OptionError, PortError, RunError
 from dflow.graph.node import Node
@@ -65,7 +66,7 @@ def start(
     start, `HookFailed` when an ``on_start`` raises.
     """
     check_not_preloading()
-    options = _options(run_options)
+    options = settled(RunOptions().updated(run_options))
     ports = _result_ports(graph, results)
     started = Run(graph, graph.plan(ports), options)
     started._await_start()
@@ -86,7 +87,7 @@ def run(
     ``on_status`` is called about four times a second. Raises as `start` and `Run.wait` do.
     """
     check_not_preloading()
-    options = _options(run_options)
+    options = settled(RunOptions().updated(run_options))
     plan = graph.plan()
     # before the start: processes inherit where stdout leads
     with _Progress(progress) as shown, DrainOnSignal() as signals:
@@ -96,13 +97,6 @@ def run(
         report = started.watch([s for s in (shown, on_status) if s is not None])
     signals.conclude(started=started._ran)
     return report
-
-
-def _options(given: Mapping[str, Any]) -> RunOptions:
-    """Return the options of a run; where its bundle would go is settled here, once."""
-    options = RunOptions().updated(given)
-    wanted = options.bundle or os.environ.get("DFLOW_BUNDLE")
-    return replace(options, bundle=os.path.abspath(wanted)) if wanted else options
 
 
 def _result_ports(graph: Graph, results: Any) -> tuple[BoundOutput, ...]:

@@ -171,15 +171,21 @@ def story_text(rows: Iterable[Sequence[Any]], clock_s: float) -> str:
     lines = []
     for at_s, what, times, until_s in rows:
         again = f" ({times} times, until {when(_number(until_s) + clock_s)})" if times != 1 else ""
-        lines.append(f"{when(_number(at_s) + clock_s)} {what}{again}")
+        words = _one_line(str(what))
+        lines.append(f"{when(_number(at_s) + clock_s)} {words}{again}")
     return "\n".join(lines) + "\n"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split("\n"))
 
 
 def _log_text(records: Iterable[Remembered], lost: int) -> str:
     lines = [f"({lost:,} earlier records are not kept)"] if lost else []
     for record in records:
         text = record.text.replace("\n", "\n    ")
-        lines.append(f"{when(record.time_s)} {record.level:<8} {record.place} {text}")
+        head = _one_line(f"{record.level:<8} {record.place}")
+        lines.append(f"{when(record.time_s)} {head} {text}")
     return "\n".join(lines) + "\n"
 
 

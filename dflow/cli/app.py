@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
+from dflow.cli.bundle import bundle
 from dflow.cli.cluster import coordinator, worker
+from dflow.cli.doctor import doctor
 from dflow.cli.exits import HELP, exit_of_error
 from dflow.cli.inspect import graph, validate
 from dflow.cli.output import show_error
@@ -73,5 +75,5 @@ def cli() -> None:
     """
 
 
-for _verb in (run, validate, graph, status, coordinator, worker):
+for _verb in (run, validate, graph, status, bundle, doctor, coordinator, worker):
     cli.add_command(_verb)

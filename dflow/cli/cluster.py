@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from dflow.cli.options import TARGET, run_options
+from dflow.cli.options import TARGET, RunCommand, run_options
 from dflow.cli.output import json_option, say, show_json, wants_json
 from dflow.cli.run import finish, progress_display, status_observer, write_report
 from dflow.options import RunOptions
@@ -38,7 +38,7 @@ token_option = click.option(
 )
 
 
-@click.command(short_help="Wait for workers started by hand.")
+@click.command(cls=RunCommand, short_help="Wait for workers started by hand.")
 @TARGET
 @click.option(
     "--listen",
@@ -69,6 +69,7 @@ def coordinator(
       DFLOW_TOKEN=secret dflow coordinator package.flows:graph --listen tcp://0.0.0.0:7000
     """
     from dflow.broker.main import CoordinatorConfig, coordinate
+    from dflow.bundle.wanted import settled
     from dflow.launch.reference import load_graph
 
     checked_url(listen, "--listen", "tcp://0.0.0.0:7000")
@@ -78,7 +79,7 @@ def coordinator(
         ended = coordinate(
             CoordinatorConfig(
                 plan=plan,
-                options=RunOptions(**{**options, "transport": "tcp"}),
+                options=settled(RunOptions(**{**options, "transport": "tcp"})),
                 run_id=secrets.token_hex(4),
                 token=secret,
                 endpoint=listen,

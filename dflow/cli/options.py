@@ -12,7 +12,25 @@ import click
 from dflow.cli.output import json_option
 from dflow.options import RunOptions
 
-__all__ = ["TARGET", "run_options"]
+__all__ = ["TARGET", "RunCommand", "run_options"]
+
+
+class RunCommand(click.Command):
+    """A verb with ``--bundle [DIR]`` before or after its TARGET.
+
+    Click would take whatever follows ``--bundle`` for DIR. A word that names a graph
+    (``flows.py:graph``, ``flows.py``) is the TARGET; such a directory is given by ``--bundle=DIR``.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as click does, after the meaning of a bare ``--bundle`` is settled."""
+        settled = list(args)
+        for place, word in enumerate(args[:-1]):
+            following = args[place + 1]
+            if word == "--bundle" and (":" in following or following.endswith(".py")):
+                settled[place] = "--bundle=."
+        return super().parse_args(ctx, settled)
+
 
 TARGET = click.argument("target", metavar="TARGET")
 
@@ -75,6 +93,13 @@ _OPTIONS = (
         metavar="FILE",
         help="Write the run report to FILE as JSON.",
     ),
+    click.option(
+        "--bundle",
+        is_flag=False,
+        flag_value=".",
+        metavar="[DIR]",
+        help="If the run fails, leave a failure bundle in DIR (here, without one).",
+    ),
     json_option,
 )
 
@@ -84,13 +109,19 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def with_options(
-        log: str, log_level: str, drain_timeout_s: float, check_types: bool, **rest: Any
+        log: str,
+        log_level: str,
+        drain_timeout_s: float,
+        check_types: bool,
+        bundle: str | None,
+        **rest: Any,
     ) -> Any:
         options = {
             "log": log,
             "log_level": log_level,
             "drain_timeout_s": drain_timeout_s,
             "check_types": check_types,
+            "bundle": bundle,
         }
         return command(options=options, **rest)
 

@@ -65,6 +65,9 @@ def show_error(error: BaseException, code: int) -> None:
         return
     if isinstance(report, RunReport) and report.nodes:
         say(f"{report}\n" if not report.error else f"{_without_error(report)}\n")
+    else:  # what the report would have said
+        for note in getattr(error, "__notes__", ()):
+            say(note)
     say(f"{click.style('error:', fg='red', bold=True)} {error}")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 from dflow.cli.exits import Exit, exit_of_error, exit_of_report
-from dflow.cli.options import TARGET, run_options
+from dflow.cli.options import TARGET, RunCommand, run_options
 from dflow.cli.output import say, show_error, show_json, wants_json
 from dflow.errors import RunError
 from dflow.options import RunOptions
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["finish", "progress_display", "run", "status_observer", "write_report"]
 
 
-@click.command(short_help="Run a graph and print its report.")
+@click.command(cls=RunCommand, short_help="Run a graph and print its report.")
 @TARGET
 @run_options
 @click.option(
@@ -68,6 +68,7 @@ def run(
       dflow run flows.py:graph
       dflow run package.flows:graph --log json --no-progress > out.txt
       dflow run flows.py:graph --json | tail -1 | jq .report.totals
+      dflow run flows.py:graph --bundle /var/tmp || dflow doctor /var/tmp/dflow-*
     """
     from dflow import runtime
     from dflow.launch.reference import load_graph

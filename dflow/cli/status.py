@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dflow.launch.observer import Observer
     from dflow.launch.rundir import LiveRun
 
-__all__ = ["status"]
+__all__ = ["observing", "status"]
 
 EVERY_S = 1.0
 MOST_ROWS = 40
@@ -66,7 +66,7 @@ def status(
       DFLOW_TOKEN=secret dflow status --join tcp://10.0.0.5:7000
     """
     draw = partial(screen, keys=keys, most=None if whole else MOST_ROWS)
-    with _observer(run_id, url, token) as observer:
+    with observing(run_id, url, token) as observer:
         if watch:
             _watch(observer, draw)
         else:
@@ -77,7 +77,8 @@ def status(
 
 
 @contextmanager
-def _observer(run_id: str | None, url: str | None, token: str | None) -> Iterator[Observer]:
+def observing(run_id: str | None, url: str | None, token: str | None) -> Iterator[Observer]:
+    """Give a guest's connection to the run that is meant; errors list what there is."""
     if url is None:
         found = _choose(run_id)
         endpoint, secret = found.endpoint, found.token

@@ -23,6 +23,9 @@ __all__ = ["ANSWER_S", "Observer"]
 ANSWER_S = 3.0
 """How long a coordinator may take to answer before it is taken to be gone."""
 
+BUNDLE_S = 15.0
+"""What gathering a bundle may take: the silent are waited for, and looked at from outside."""
+
 
 class Observer:
     """A connection to the coordinator at ``endpoint``; close it, or use it in a ``with``.
@@ -62,6 +65,31 @@ class Observer:
                         f"{self._endpoint}: no answer within {timeout_s:g} s; the run has ended,"
                         f" or its coordinator does not respond"
                     )
+        return None
+
+    def bundle(self, timeout_s: float = BUNDLE_S) -> dict[str, str] | None:
+        """Return the files of a failure bundle of the run as it is; None once it is over.
+
+        Raises `RunError` as `status` does.
+        """
+        self._number += 1
+        self._say(self._hello)
+        self._say(c.DumpRequest(self._number))
+        by = time.monotonic() + timeout_s
+        files: dict[str, str] = {}
+        while self.report is None:
+            message = self._hear(by - time.monotonic())
+            match message:
+                case c.Bundled(request, "") if request == self._number:
+                    return files
+                case c.Bundled(request, name, text) if request == self._number:
+                    files[name] = text
+                case c.Finished(report):
+                    self.report = RunReport.from_dict(report)
+                case c.Refused(reason):
+                    raise RunError(f"{self._endpoint}: sent away: {reason}")
+                case None:
+                    raise RunError(f"{self._endpoint}: no bundle within {timeout_s:g} s")
         return None
 
     def _say(self, message: c.Control) -> None:
