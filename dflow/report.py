@@ -12,9 +12,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from dflow.message import EXTERNAL
+
+if TYPE_CHECKING:
+    from dflow.why import Why
 
 __all__ = [
     "FATES",
@@ -23,6 +26,7 @@ __all__ = [
     "KeyStatus",
     "NodeReport",
     "NodeStatus",
+    "ReplicaStatus",
     "RunReport",
     "RunStatus",
     "report_of_the_dead",
@@ -227,8 +231,42 @@ class RunReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """What one replica does now. ``step``: how far its worker has come.
+
+    ``what`` is ``"handler"``, ``"source"``, ``"on_start"``, ``"on_tick"``, ``"on_end"`` or
+    ``"on_stop"`` (it is in that part of its own code), ``"tasks"`` (its coroutines are under
+    way, ``tasks`` of them), ``"idle"`` (it waits for a message), ``"credit"`` (for room on
+    ``edges``, of which the channels to ``waits_for`` are full), ``"order"`` (for the result of
+    input ``number``, which must come next and which ``waits_for`` may bring), ``"paused"``,
+    ``"turn"`` (others compute meanwhile), ``"ended"``, ``"results"`` (those of the launching
+    process that nobody has read yet), or ``""`` when it has not said yet.
+
+    ``for_s``: since at least so many seconds; ``busy``: part of the last moments spent in its own
+    code. ``heard_s``: since the last word of its worker. ``place``: the line its code is at, once
+    it has been there for a while.
+    """
+
+    name: str
+    step: str = ""
+    what: str = ""
+    for_s: float = 0.0
+    busy: float = 0.0
+    heard_s: float = 0.0
+    pid: int = 0
+    place: str = ""
+    tasks: int = 0
+    number: int = 0
+    edges: tuple[str, ...] = ()
+    waits_for: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """One node now; counters are cumulative. ``workers``: the step of each replica."""
+    """One node now; counters are cumulative. ``workers``: the step of each replica.
+
+    ``doing``: what each of them does.
+    """
 
     name: str
     kind: str
@@ -238,6 +276,7 @@ class NodeStatus:
     errors: int = 0
     workers: tuple[str, ...] = ()
     paused: bool = False
+    doing: tuple[ReplicaStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +303,8 @@ class EdgeStatus:
     ``waiting`` of them have no credit yet; ``in_flight`` were sent and are not done; ``taken``
     were handed to a handler, ``done`` handled. ``oldest_s``: age in seconds of what has waited
     longest at the sender or, of an edge that forms no queue of its own, of the oldest not done.
-    ``keys``: the busiest keys of an edge that has any.
+    ``keys``: the busiest keys of an edge that has any. ``bytes`` were sent and not yet handed to
+    a handler, of ``max_bytes`` at most.
     """
 
     id: str
@@ -284,11 +324,16 @@ class EdgeStatus:
     rejected: int = 0
     oldest_s: float = 0.0
     keys: tuple[KeyStatus, ...] = ()
+    bytes: int = 0
+    max_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """A run now. ``phase`` is one of `dflow.broker.lifecycle.Phase`."""
+    """A run now. ``phase`` is one of `dflow.broker.lifecycle.Phase`.
+
+    ``launcher``: what the launching process does, if it takes part.
+    """
 
     graph: str
     run_id: str
@@ -296,11 +341,22 @@ class RunStatus:
     uptime_s: float
     nodes: tuple[NodeStatus, ...] = ()
     edges: tuple[EdgeStatus, ...] = ()
+    launcher: ReplicaStatus | None = None
+
+    def why(self) -> Why:
+        """Return who waits for whom, and what keeps them all waiting; prints as text."""
+        from dflow.why import explain
+
+        return explain(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for msgpack or JSON."""
         plain = _plain(self)
-        plain["nodes"] = [_plain(n) | {"workers": list(n.workers)} for n in self.nodes]
+        plain["nodes"] = [
+            _plain(n) | {"workers": list(n.workers), "doing": [_brief(r) for r in n.doing]}
+            for n in self.nodes
+        ]
+        plain["launcher"] = None if self.launcher is None else _brief(self.launcher)
         plain["edges"] = [_plain(e) | {"keys": [_plain(k) for k in e.keys]} for e in self.edges]
         return plain
 
@@ -309,11 +365,27 @@ class RunStatus:
         """Return the status `to_dict` was called on; TypeError for anything else."""
         known = _known(cls, data)
         known["nodes"] = tuple(
-            NodeStatus(**_known(NodeStatus, node) | {"workers": tuple(node.get("workers", ()))})
+            NodeStatus(**_known(NodeStatus, node) | {
+                "workers": tuple(node.get("workers", ())),
+                "doing": tuple(_replica_status(row) for row in node.get("doing", ())),
+            })
             for node in data.get("nodes", ())
-        )
+        )  # fmt: skip
         known["edges"] = tuple(_edge_status(edge) for edge in data.get("edges", ()))
+        launcher = data.get("launcher")
+        known["launcher"] = None if launcher is None else _replica_status(launcher)
         return cls(**known)
+
+
+def _brief(replica: ReplicaStatus) -> dict[str, Any]:
+    """Return what is not as usual, for a run may have thousands."""
+    return {name: value for name, value in _plain(replica).items() if value or name == "name"}
+
+
+def _replica_status(data: Mapping[str, Any]) -> ReplicaStatus:
+    known = _known(ReplicaStatus, data)
+    named = {name: tuple(known.get(name, ())) for name in ("edges", "waits_for")}
+    return ReplicaStatus(**known | named)
 
 
 def _edge_status(data: Mapping[str, Any]) -> EdgeStatus:

@@ -6,10 +6,11 @@ Counters only grow, so a lost or repeated report is harmless; the last one wins.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 __all__ = [
+    "Doing",
     "Fates",
     "InChannelStats",
     "KeyStats",
@@ -18,6 +19,55 @@ __all__ = [
     "QueueStats",
     "WorkerStats",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Doing:
+    """What one replica was doing when its counters were taken.
+
+    ``what`` is told in `dflow.report.ReplicaStatus`, ``for_s``: since at least so many seconds.
+    ``busy``: part of the time since the report before that was spent in its own code, 0 to 1.
+    ``place``: the line its code is at, "app.py:17 in parse"; known once it has been there for a
+    while. ``tasks``: coroutines under way. ``number``: of the input whose result must come next.
+    ``edges`` (indexes): by which the message at hand came, which have no credit, or where
+    messages wait for their order; ``channels`` of those: without room, or awaited.
+    """
+
+    what: str = ""
+    for_s: float = 0.0
+    busy: float = 0.0
+    place: str = ""
+    tasks: int = 0
+    number: int = 0
+    edges: tuple[int, ...] = ()
+    channels: tuple[int, ...] = ()
+
+    def to_wire(self) -> list[Any]:
+        """Return a row without what is as usual at its end: an idle replica's is short."""
+        row = [
+            self.what, round(self.for_s, 3), round(self.busy, 3), self.place, self.tasks,
+            self.number, list(self.edges), list(self.channels),
+        ]  # fmt: skip
+        while row and not row[-1]:
+            row.pop()
+        return row
+
+    @classmethod
+    def from_wire(cls, row: Any) -> Doing:
+        """Return what a peer sent; raises TypeError or ValueError for anything else."""
+        if not isinstance(row, (list, tuple)):
+            raise TypeError(f"expected a row, got {type(row).__name__}")
+        doing = cls(*row)
+        texts, whole = (doing.what, doing.place), (doing.tasks, doing.number)
+        seconds = (doing.for_s, doing.busy)
+        numbers = (*doing.edges, *doing.channels)
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("expected text for what a replica does, and where")
+        if not all(type(number) in (int, float) and 0 <= number < 1e12 for number in seconds):
+            raise ValueError("expected seconds >= 0")
+        if not all(type(number) is int and number >= 0 for number in (*whole, *numbers)):
+            raise ValueError("expected whole numbers >= 0")
+        return replace(doing, edges=tuple(doing.edges), channels=tuple(doing.channels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +81,7 @@ class NodeStats:
     busy_ns: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     skipped: int = 0
+    doing: Doing = field(default_factory=Doing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +138,7 @@ class OutChannelStats:
     sent_bytes: int
     taken: int
     done: int
+    taken_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +208,7 @@ class WorkerStats:
         """Return the stats a peer sent; raises TypeError or ValueError if malformed."""
         node, offered, unsent, peak, outs, ins, fates, queues, cpu_ns, fused, delayed = data
         return cls(
-            NodeStats(*node),
+            _node_of(node),
             dict(offered),
             dict(unsent),
             dict(peak),
@@ -168,10 +220,16 @@ class WorkerStats:
                 for edge, (oldest_s, keys) in queues.items()
             },
             cpu_ns,
-            {name: NodeStats(*row) for name, row in fused.items()},
+            {name: _node_of(row) for name, row in fused.items()},
             delayed,
         )
 
 
 def _node_row(n: NodeStats) -> list[Any]:
-    return [n.handled, n.emitted, n.errors, n.ticks, n.busy_ns, dict(n.metrics), n.skipped]
+    counted = [n.handled, n.emitted, n.errors, n.ticks, n.busy_ns, dict(n.metrics), n.skipped]
+    return [*counted, n.doing.to_wire()]
+
+
+def _node_of(row: Any) -> NodeStats:
+    *counted, doing = row
+    return NodeStats(*counted, Doing.from_wire(doing))

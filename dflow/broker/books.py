@@ -18,7 +18,14 @@ from dataclasses import astuple, dataclass, field
 from dflow.errors import ProtocolError
 from dflow.graph.plan import EdgePlan, Plan, WorkerId
 from dflow.message import EXTERNAL
-from dflow.report import EdgeReport, EdgeStatus, KeyStatus, NodeReport, NodeStatus
+from dflow.report import (
+    EdgeReport,
+    EdgeStatus,
+    KeyStatus,
+    NodeReport,
+    NodeStatus,
+    ReplicaStatus,
+)
 from dflow.stats import Fates, InChannelStats, KeyStats, NodeStats, OutChannelStats, WorkerStats
 
 __all__ = [
@@ -58,7 +65,7 @@ def parse_stats(raw: list[object], who: object) -> WorkerStats:
 def _are_counters(stats: WorkerStats) -> bool:
     nodes = [stats.node, *stats.fused.values()]
     numbers: list[object] = [stats.cpu_ns, stats.delayed_ns]
-    for node in nodes:
+    for node in nodes:  # what each does was checked when it was read
         numbers += [node.handled, node.emitted, node.errors, node.ticks, node.busy_ns, node.skipped]
     for edge, fates in stats.fates.items():
         numbers += [edge, *astuple(fates)]
@@ -69,7 +76,7 @@ def _are_counters(stats: WorkerStats) -> bool:
     for counters in (stats.offered, stats.unsent, stats.peak):
         numbers += [*counters, *counters.values()]
     for out in stats.outs:
-        numbers += [out.channel, out.sent, out.sent_bytes, out.taken, out.done]
+        numbers += [out.channel, out.sent, out.sent_bytes, out.taken, out.done, out.taken_bytes]
     for into in stats.ins:
         numbers += [into.channel, into.received, into.delivered, into.done, into.malformed]
         numbers += [into.expired, into.cancelled, into.superseded]
@@ -93,6 +100,7 @@ class _Flow:
     unsent: int = 0
     wired: int = 0
     bytes: int = 0
+    flying_bytes: int = 0
     received: int = 0
     delivered: int = 0
     malformed: int = 0
@@ -185,6 +193,7 @@ def _add_channel(flow: _Flow, channel: _Channel, lost: Collection[WorkerId]) -> 
         wired = max(wired, received)
     flow.wired += wired
     flow.bytes += out.sent_bytes
+    flow.flying_bytes += max(0, out.sent_bytes - out.taken_bytes)
     flow.received += received
     flow.delivered += delivered
     flow.malformed += into.malformed
@@ -303,10 +312,10 @@ def _node_report(name: str, kind: str, replicas: Sequence[NodeStats]) -> NodeRep
 def node_statuses(
     plan: Plan,
     counted: Counted,
-    steps: Mapping[WorkerId, str],
+    doing: Mapping[str, tuple[ReplicaStatus, ...]],
     paused: Collection[str] = (),
 ) -> tuple[NodeStatus, ...]:
-    """Return every node now; ``steps`` tells how far each worker has come."""
+    """Return every node now; ``doing`` tells what each replica of it does."""
     found = []
     for node in plan.nodes:
         if node.kind == "external":
@@ -316,11 +325,12 @@ def node_statuses(
             handled += stats.handled
             emitted += stats.emitted
             errors += stats.errors
-        workers = tuple([steps[worker] for worker in plan.hosts(node.name)])
+        replicas = doing[node.name]
+        workers = tuple([replica.step for replica in replicas])
         found.append(
             NodeStatus(
                 node.name, node.kind, node.replicas, handled, emitted, errors, workers,
-                node.name in paused,
+                node.name in paused, replicas,
             )
         )  # fmt: skip
     return tuple(found)
@@ -338,7 +348,8 @@ def edge_statuses(plan: Plan, counted: Counted) -> tuple[EdgeStatus, ...]:
         queues = senders if shared else plan.widths.get(edge.index, 0)
         flow = flows.get(edge.index, _Flow())
         capacity = 1 if edge.policy == "latest" else edge.capacity
-        statuses.append(_edge_status(edge, flow, capacity * queues))
+        channels = plan.widths.get(edge.index, 0)
+        statuses.append(_edge_status(edge, flow, capacity * queues, edge.max_bytes * channels))
     return tuple(statuses)
 
 
@@ -368,7 +379,7 @@ def _merged(keys: Sequence[KeyStats]) -> tuple[KeyStatus, ...]:
     return tuple(sorted(merged, key=lambda key: -key.depth))
 
 
-def _edge_status(edge: EdgePlan, flow: _Flow, capacity: int) -> EdgeStatus:
+def _edge_status(edge: EdgePlan, flow: _Flow, capacity: int, max_bytes: int) -> EdgeStatus:
     fates = flow.fates
     gone = flow.delivered + flow.passed_over + fates.total
     return EdgeStatus(
@@ -390,4 +401,6 @@ def _edge_status(edge: EdgePlan, flow: _Flow, capacity: int) -> EdgeStatus:
         # the sender may hear of the last ones later than we do
         oldest_s=flow.oldest_s if flow.unsent or flow.in_flight else 0.0,
         keys=_merged(flow.keys),
+        bytes=flow.flying_bytes,
+        max_bytes=max_bytes,
     )

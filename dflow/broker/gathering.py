@@ -170,7 +170,7 @@ class Gathering:
         clock_s = about.clock_s
         counted = self._roll.stats() | self._stats
         status = self._requests.standing(
-            about.run_id, at.phase, now - about.began_s, counted, at.steps
+            about.run_id, at.phase, now - about.began_s, now, counted, at.steps
         )
         silent = tuple((p.worker, p.pid) for p in self._awaited if about.managed)
         return Case(

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from dflow.broker import books, orders
 from dflow.broker.cancelling import Cancelling
+from dflow.broker.doings import what_all_do
 from dflow.broker.events import Instruction, Send
 from dflow.broker.lifecycle import Phase
 from dflow.broker.participants import Participant, Participants
@@ -67,23 +68,23 @@ class Requests:
         run_id: str,
         phase: Phase,
         uptime_s: float,
+        now: float,
         counted: Mapping[WorkerId, WorkerStats] | None = None,
         steps: Mapping[WorkerId, str] | None = None,
     ) -> RunStatus:
         """Return the run as it is known now, or was when ``counted`` and ``steps`` were taken."""
         counted = self._roll.stats() if counted is None else counted
+        steps = {p.worker: p.step.value for p in self._roll} if steps is None else steps
+        doing, launcher = what_all_do(self._plan, self._roll, counted, steps, now)
+        paused = self.pausing.paused if phase is Phase.RUNNING else ()
         return RunStatus(
             self._plan.name,
             run_id,
             phase.value,
             uptime_s,
-            books.node_statuses(
-                self._plan,
-                counted,
-                steps or {p.worker: p.step.value for p in self._roll},
-                self.pausing.paused if phase is Phase.RUNNING else (),
-            ),
+            books.node_statuses(self._plan, counted, doing, paused),
             books.edge_statuses(self._plan, counted),
+            launcher,
         )
 
     def answered(self, p: Participant, message: c.Control) -> list[Instruction]:

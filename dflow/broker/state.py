@@ -169,8 +169,8 @@ class CoordinatorState:
 
     def status(self) -> RunStatus:
         """Return the run as it is known now."""
-        uptime_s = self._timers.now - self._began_s
-        return self._requests.standing(self.run_id, self.phase, uptime_s)
+        now = self._timers.now
+        return self._requests.standing(self.run_id, self.phase, now - self._began_s, now)
 
     def validate_state(self) -> None:
         """Raise RuntimeError if an invariant is broken; for the ends of tests."""

@@ -32,6 +32,7 @@ FLOORS = {
     "dflow.wire": 1,
     "dflow.flow": 1,
     "dflow.report": 1,
+    "dflow.why": 1,
     "dflow.broker": 2,
     "dflow.worker.state": 2,
     "dflow.worker.turn": 2,
