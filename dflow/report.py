@@ -239,8 +239,10 @@ class ReplicaStatus:
     way, ``tasks`` of them), ``"idle"`` (it waits for a message), ``"credit"`` (for room on
     ``edges``, of which the channels to ``waits_for`` are full), ``"order"`` (for the result of
     input ``number``, which must come next and which ``waits_for`` may bring), ``"paused"``,
-    ``"turn"`` (others compute meanwhile), ``"ended"``, ``"results"`` (those of the launching
-    process that nobody has read yet), or ``""`` when it has not said yet.
+    ``"thread"`` (for a node in the same worker to return), ``"turn"`` (others compute meanwhile),
+    ``"ended"``, ``"results"`` (those of the launching
+    process that nobody has read yet), ``"send"`` (it waits there for room on ``edges``), or ``""``
+    when it has not said yet.
 
     ``for_s``: since at least so many seconds; ``busy``: part of the last moments spent in its own
     code. ``heard_s``: since the last word of its worker. ``place``: the line its code is at, once

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from dflow.graph.ports import BoundInput, BoundOutput
     from dflow.launch.handle import Handle
     from dflow.message import Cancelled
+    from dflow.why import Why
 
 __all__ = ["Run", "run", "start"]
 
@@ -215,6 +216,13 @@ class Run:
         """
         assert self._handle is not None
         return self._handle.status()
+
+    def why(self) -> Why:
+        """Return who waits for whom now, and what keeps them waiting; ``print(run.why())``.
+
+        At most half a second old, and a wait counts from one second on. Raises as `status`.
+        """
+        return self.status().why()
 
     def results(self, port: Node | BoundOutput | str | None = None) -> Iterator[Any]:
         """Yield what an output emits, in this process, until its node has ended.

@@ -232,4 +232,4 @@ def _node_row(n: NodeStats) -> list[Any]:
 
 def _node_of(row: Any) -> NodeStats:
     *counted, doing = row
-    return NodeStats(*counted, Doing.from_wire(doing))
+    return replace(NodeStats(*counted), doing=Doing.from_wire(doing))

@@ -31,7 +31,8 @@ _MOST_NAMED = 20
 class Cause:
     """What ended the run; ``outcome`` and ``kind`` are as in `RunReport`.
 
-    ``worker`` died, or ``busy`` were not done when a deadline passed.
+    ``worker`` died, or ``busy`` were not done when a deadline passed; ``why`` tells who waited
+    for whom then, in indented lines.
     """
 
     outcome: str
@@ -39,6 +40,7 @@ class Cause:
     text: str
     worker: WorkerId | None = None
     busy: tuple[str, ...] = ()
+    why: str = ""
 
 
 def exit_text(code: int | None, signal: str | None) -> str:
@@ -92,7 +94,10 @@ def blame(report: RunReport, cause: Cause, flying: Mapping[str, int]) -> RunRepo
         parts.append(f"abandoned by edge: {_counts(left)}" if left else "nothing abandoned")
     if cause.busy:
         parts.append(f"still busy: {_some(cause.busy)}")
-    return replace(report, outcome=cause.outcome, error="; ".join(parts), error_kind=cause.kind)
+    text = "; ".join(parts)
+    if cause.why:
+        text += f"\nwho waited for whom:\n{cause.why}"
+    return replace(report, outcome=cause.outcome, error=text, error_kind=cause.kind)
 
 
 def _counts(by_edge: Mapping[str, int]) -> str:

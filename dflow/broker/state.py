@@ -459,7 +459,7 @@ class CoordinatorState:
 
     def _overdue(self) -> None:
         """The deadline of the phase has passed."""
-        cause = late(self.phase, self._roll, self.options, self._drain_s)
+        cause = late(self.phase, self._roll, self.options, self._drain_s, self.status)
         if cause is not None:
             self._fail(cause, RunEvent.ABORT)
             return

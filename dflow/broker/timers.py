@@ -7,13 +7,16 @@ time to do what it was told.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from dflow.broker import orders
 from dflow.broker.lifecycle import Phase, Step
 from dflow.broker.outcome import Cause
 from dflow.broker.participants import Participant, Participants
 from dflow.options import RunOptions
+from dflow.report import RunStatus
+from dflow.why import explain
 
 __all__ = ["GRACE_S", "PING_S", "SILENCE_S", "STARTUP", "UNREACHABLE_S", "Timers", "late", "silent"]
 
@@ -100,11 +103,22 @@ def silent(roll: Participants, now: float) -> Iterator[tuple[Participant, str]]:
             yield p, f"not heard of for {silent_s:.0f} s (pid {p.pid} on {p.host})"
 
 
-def late(phase: Phase, roll: Participants, options: RunOptions, drain_s: float) -> Cause | None:
+def late(
+    phase: Phase,
+    roll: Participants,
+    options: RunOptions,
+    drain_s: float,
+    status: Callable[[], RunStatus],
+) -> Cause | None:
     """Return what ends the run when the deadline of ``phase`` passes; None while it ends anyway.
 
-    ``drain_s``: what the drain was given.
+    ``drain_s``: what the drain was given. ``status`` returns the run as it is known now.
     """
+    cause = _late(phase, roll, options, drain_s)
+    return cause and replace(cause, why=explain(status(), patience_s=0.0).text)
+
+
+def _late(phase: Phase, roll: Participants, options: RunOptions, drain_s: float) -> Cause | None:
     if phase in STARTUP:
         busy = tuple(str(p.worker) for p in roll if p.step in orders.BEHIND[phase])
         text = f"expected all nodes ready within {options.start_timeout_s:g} s"

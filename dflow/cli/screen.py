@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["screen"]
+__all__ = ["reasons", "screen"]
 
 _FATES = ("dropped", "coalesced", "expired", "cancelled", "rejected")
 _FULL, _FILLING = 0.9, 0.5
@@ -46,6 +46,19 @@ def screen(status: RunStatus, *, keys: bool = False, most: int | None = None) ->
     if keys:
         some = any(edge.keys for edge in status.edges)
         parts += [Text(), _keys(status.edges) if some else Text("no edge counts by key", "dim")]
+    return Group(*parts)
+
+
+def reasons(status: RunStatus) -> Group:
+    """Return why ``status`` does not get on, as something rich can print."""
+    from rich.console import Group
+    from rich.text import Text
+
+    why = status.why()
+    style = "bold red" if why.stuck else "bold"
+    parts = [_headline(status), Text(), Text(why.summary, style)]
+    if why.chains:
+        parts += [Text(), Text(why.text)]
     return Group(*parts)
 
 

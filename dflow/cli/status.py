@@ -17,7 +17,7 @@ import click
 
 from dflow.cli.cluster import TOKEN, checked_token, checked_url, token_option
 from dflow.cli.output import json_option, say, show_json, wants_json
-from dflow.cli.screen import screen
+from dflow.cli.screen import reasons, screen
 from dflow.errors import OptionError, RunError, did_you_mean
 from dflow.report import RunStatus
 
@@ -41,6 +41,7 @@ _PIPE_WIDTH = 1000
 @click.argument("run_id", required=False, metavar="[RUN]")
 @click.option("--keys", is_flag=True, help="Show the busiest keys of edges that have keys.")
 @click.option("--all", "whole", is_flag=True, help="Show every node and edge of a large run.")
+@click.option("--why", is_flag=True, help="Say who waits for whom, and what keeps them waiting.")
 @click.option("--watch", is_flag=True, help="Show it every second until the run ends, or Ctrl-C.")
 @click.option(
     "--join",
@@ -51,7 +52,13 @@ _PIPE_WIDTH = 1000
 @token_option
 @json_option
 def status(
-    run_id: str | None, keys: bool, whole: bool, watch: bool, url: str | None, token: str | None
+    run_id: str | None,
+    keys: bool,
+    whole: bool,
+    why: bool,
+    watch: bool,
+    url: str | None,
+    token: str | None,
 ) -> None:
     """Show nodes, edges and queues of a run under way: yours, on this host.
 
@@ -62,18 +69,19 @@ def status(
     Examples:
       dflow status
       dflow status 3f2a --keys --watch
+      dflow status --why
       dflow status --json | jq '.status.edges[] | {id, depth}'
       DFLOW_TOKEN=secret dflow status --join tcp://10.0.0.5:7000
     """
-    draw = partial(screen, keys=keys, most=None if whole else MOST_ROWS)
+    draw = reasons if why else partial(screen, keys=keys, most=None if whole else MOST_ROWS)
     with observing(run_id, url, token) as observer:
         if watch:
-            _watch(observer, draw)
+            _watch(observer, draw, why=why)
         else:
             now = observer.status()
             if now is None:
                 raise _gone(observer)
-            _show(now, draw)
+            _show(now, draw, why=why)
 
 
 @contextmanager
@@ -132,10 +140,11 @@ def _gone(observer: Observer) -> RunError:
     return RunError(f"the run ended meanwhile{how}")
 
 
-def _show(now: RunStatus, draw: Draw) -> None:
+def _show(now: RunStatus, draw: Draw, *, why: bool) -> None:
     """Print a status to stdout."""
     if wants_json():
-        show_json(ok=True, exit_code=0, status=now.to_dict())
+        said = {"why": now.why().to_dict()} if why else {}
+        show_json(ok=True, exit_code=0, status=now.to_dict(), **said)
         return
     from rich.console import Console
 
@@ -146,13 +155,13 @@ def _show(now: RunStatus, draw: Draw) -> None:
     click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
-def _watch(observer: Observer, draw: Draw) -> None:
+def _watch(observer: Observer, draw: Draw, *, why: bool) -> None:
     """Show the run again and again; return when it ends, or at Ctrl-C."""
     try:
         if sys.stdout.isatty() and not wants_json():
             _watch_live(observer, draw)
         else:
-            _watch_lines(observer, draw)
+            _watch_lines(observer, draw, why=why)
     except KeyboardInterrupt:
         return
     report = observer.report
@@ -160,9 +169,9 @@ def _watch(observer: Observer, draw: Draw) -> None:
         say(f"the run ended: {report.outcome}")
 
 
-def _watch_lines(observer: Observer, draw: Draw) -> None:
+def _watch_lines(observer: Observer, draw: Draw, *, why: bool) -> None:
     while (now := observer.status()) is not None:
-        _show(now, draw)
+        _show(now, draw, why=why)
         if not wants_json():
             click.echo()
         time.sleep(EVERY_S)

@@ -171,6 +171,16 @@ class Merge:
         return [i for i in range(len(self._lines)) if self.available(i, 1)]
 
     @property
+    def awaited(self) -> tuple[int, list[int]]:
+        """The number of the input whose results come next, and the channels that may bring them."""
+        number = self.expected
+        return number, [
+            place
+            for place, line in enumerate(self._lines)
+            if not line.ended and line.completed < number and line.last[0] <= number
+        ]
+
+    @property
     def held(self) -> int:
         """Completions kept for later: inputs beyond the expected one."""
         return len(self._completed)

@@ -24,6 +24,7 @@ from dflow.graph.plan import Plan, WorkerId
 from dflow.launch.questions import Questions
 from dflow.launch.results import Piece, next_piece
 from dflow.launch.sending import GraphCode, Sending
+from dflow.launch.watching import LauncherWatch
 from dflow.message import EXTERNAL, Cancelled, strongest
 from dflow.options import RunOptions
 from dflow.report import RunReport, RunStatus
@@ -100,9 +101,9 @@ class Handle:
             closed=self._closed,
             on_merge_error=self._merge_failed,
         )
+        self._watch = LauncherWatch(self.plane, self._sending)
         self._drain_by_ns: int | None = None
-        self._drain_sent = self._drained = False
-        self._discard = False
+        self._drain_sent = self._drained = self._discard = False
         self._kept: defaultdict[str, deque[Piece]] = defaultdict(deque)
         self._values: defaultdict[str, deque[Any]] = defaultdict(deque)  # shared by all readers
         self._bundles: defaultdict[int, dict[str, str]] = defaultdict(dict)
@@ -301,8 +302,10 @@ class Handle:
                     self.changed.notify_all()
                 if self._clock.monotonic_ns() >= next_stats:
                     next_stats = self._clock.monotonic_ns() + pace_ns
+                    with self.changed:
+                        said = c.Stats(self._stats())
                     plane.sweep(self._clock.monotonic_ns())
-                    self._outbox += (c.Stats(self._stats()), c.StatusRequest(_NOBODY_WAITS))
+                    self._outbox += (said, c.StatusRequest(_NOBODY_WAITS))
                 while self._outbox:
                     self._dealer.send(c.encode(self._outbox.popleft()))
             self._hear_the_rest()
@@ -394,7 +397,8 @@ class Handle:
         }
 
     def _stats(self) -> list[Any]:
-        return self.plane.stats(NodeStats()).to_wire()
+        """Return the counters; the plane's lock is held."""
+        return self.plane.stats(NodeStats(doing=self._watch.look())).to_wire()
 
     def _on_violation(self, text: str) -> None:
         self._outbox.append(c.Failed("protocol", text, ""))

@@ -49,7 +49,8 @@ class Sending:
     """The edges from outside. ``changed`` is notified of everything that happens.
 
     ``locate(node, port)`` returns rows of [channel, endpoint]; ``closed(node)`` says whether no
-    more may be sent there. ``looks``: how often the sockets were looked at.
+    more may be sent there. ``looks``: how often the sockets were looked at; ``waiting``: the edges
+    on which somebody waits for room.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Sending:
         self._on_merge_error = on_merge_error
         self._numbers = count(1)
         self.looks = 0
+        self.waiting: list[QueueEdge] = []
         self.edges: dict[tuple[str, str], QueueEdge] = {}
         self.opening: deque[tuple[QueueEdge, Any]] = deque()
 
@@ -107,7 +109,13 @@ class Sending:
         def over() -> bool:
             return edge.closed or self._closed(node)
 
-        ready = self._changed.wait_for(lambda: not edge.held(place) or over(), timeout_s)
+        ready = not edge.held(place)
+        if not ready:
+            self.waiting.append(edge)
+            try:
+                ready = self._changed.wait_for(lambda: not edge.held(place) or over(), timeout_s)
+            finally:
+                self.waiting.remove(edge)
         if over():
             raise NodeEnded(f"{node}.{port}: the node has ended or the run is draining")
         if not ready:

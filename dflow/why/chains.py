@@ -25,6 +25,7 @@ __all__ = ["Chain", "Link", "Why", "explain"]
 
 _WIDTH = 79
 _MOST_CHAINS = 5
+_MOST_LINKS = 11
 _BUSY = 0.05
 
 _AWAITED: Mapping[str, tuple[str, str, str]] = {
@@ -66,25 +67,25 @@ class Chain:
     @property
     def line(self) -> str:
         """The chain as one line."""
-        return " → ".join([link.text for link in self.links] + self._asides())
+        return " ".join([" → ".join(link.text for link in self.links), *self._asides()])
 
     def _asides(self) -> list[str]:
-        asides = [f"the same holds for {listed(self.alike)}"] if self.alike else []
+        asides = [f"(the same holds for {listed(self.alike)})"] if self.alike else []
         verb = "wait" if len(self.also) > 1 else "waits"
-        return asides + ([f"{listed(self.also)} {verb} for that, too"] if self.also else [])
+        return asides + ([f"({listed(self.also)} {verb} for that, too)"] if self.also else [])
 
     def __str__(self) -> str:
-        """Return a line for each link, none longer than 79 characters if words allow."""
-        texts = [link.text for link in self.links] + self._asides()
-        lines = []
-        for place, text in enumerate(texts):
-            lead = "  → " if place else "  "
-            rest = "    " if place else "  "
-            lines += wrap(
-                text, _WIDTH, initial_indent=lead, subsequent_indent=rest,
-                break_long_words=False, break_on_hyphens=False,
-            )  # fmt: skip
-        return "\n".join(lines)
+        """Return a line for each link, at most 79 characters; the middle of many is left out."""
+        texts = [link.text for link in self.links]
+        left_out = len(texts) - _MOST_LINKS
+        if left_out > 1:
+            texts[_MOST_LINKS - 2 : -2] = [f"… {left_out} more links like these …"]
+        leads = ["  ", *["  → "] * (len(texts) - 1)]
+        asides = self._asides()
+        leads += ["    "] * len(asides)
+        return "\n".join(
+            _wrapped(text, lead) for lead, text in zip(leads, texts + asides, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +136,12 @@ class Why:
         }
 
 
-def _wrapped(text: str) -> str:
-    return "\n".join(wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False))
+def _wrapped(text: str, lead: str = "") -> str:
+    lines = wrap(
+        text, _WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead),
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+    return "\n".join(lines)
 
 
 def explain(status: RunStatus, patience_s: float = LONG_S) -> Why:
@@ -153,7 +158,7 @@ def explain(status: RunStatus, patience_s: float = LONG_S) -> Why:
         return _why(status, _verdict(view, chains, stuck=stuck), chains, stuck=stuck)
     busy = view.busiest()
     if busy is None or busy[1] < _BUSY:
-        quiet = _chains(view, patience_s, ends=True)
+        quiet = _chains(view, patience_s, ends=True, quiet=True)
         return _why(status, _quiet(view), quiet, stuck=False)
     return _why(status, _flowing(view, *busy), (), stuck=False)
 
@@ -173,7 +178,7 @@ def _of_phase(view: View) -> list[Chain]:
     late = [r for r in view.replicas.values() if r.step == step]
     in_hook = {r.pid for r in late if r.what in OWN_CODE}
     late = [r for r in late if r.what in OWN_CODE or r.pid not in in_hook]  # fused with it
-    held = sorted({view.node(r) for r in view.replicas.values() if r.step == waiting})
+    held = sorted({n.name for n in view.status.nodes for r in n.doing if r.step == waiting})
     rest: tuple[Link, ...] = ()
     if held and late:
         verb = for_what if len(held) == 1 else for_what.replace("waits", "wait")
@@ -214,8 +219,11 @@ class _Tree:
         return found[::-1]
 
 
-def _chains(view: View, patience_s: float, *, ends: bool) -> list[Chain]:
-    """Return the chains worth a word; ``ends``: those who wait for messages count, too."""
+def _chains(view: View, patience_s: float, *, ends: bool, quiet: bool = False) -> list[Chain]:
+    """Return the chains worth a word; ``ends``: those who wait for messages count, too.
+
+    ``quiet``: so does whoever has nothing to do, and nobody behind it.
+    """
     waits = {name: list(view.waits(r, ends=ends)) for name, r in view.replicas.items()}
     waits = {name: found for name, found in waits.items() if found}
     behind: defaultdict[str, list[Wait]] = defaultdict(list)
@@ -223,7 +231,11 @@ def _chains(view: View, patience_s: float, *, ends: bool) -> list[Chain]:
         for wait in found:
             behind[wait.target].append(wait)
     causes = [name for name in behind if name not in waits]
-    causes += [name for name, r in view.replicas.items() if name not in causes and _alone(r)]
+    causes += [
+        name
+        for name, r in view.replicas.items()
+        if name not in causes and name not in waits and (_alone(r) or (quiet and view.is_first(r)))
+    ]
     trees = [_tree(name, behind) for name in causes]
     reached = {name for tree in trees for name in tree.depth}
     found_ = [_chain(view, tree) for tree in trees if _worth_a_word(view, tree, patience_s)]
@@ -285,21 +297,22 @@ def _cause_link(view: View, name: str, awaited: bool) -> Link:
 def _wait_links(view: View, wait: Wait) -> Iterator[Link]:
     r = view.replicas[wait.waiter]
     name = view.label(r)
-    if wait.what == "credit" and wait.edge in view.edges:
+    if wait.what in ("credit", "send") and wait.edge in view.edges:
         yield Link("edge", wait.edge, edge_text(view.edges[wait.edge]))
     if wait.what == "end":
         rest = view.ended_inputs(r)
         text = f"{name} has waited {duration(r.for_s)} for a message, or the end, of "
         text += view.label(view.replicas[wait.target])
         text += f" ({listed(rest)} {'has' if len(rest) == 1 else 'have'} ended)" if rest else ""
+    elif wait.what == "thread":
+        other = view.label(view.replicas[wait.target])
+        text = f"{name} has waited {duration(r.for_s)} for {other}, which runs in the same worker"
     else:
         text = replica_text(name, r)
     yield Link("node", wait.waiter, text, r.for_s)
 
 
-def _circles(
-    view: View, waits: Mapping[str, Sequence[Wait]], reached: set[str]
-) -> Iterator[Chain]:
+def _circles(view: View, waits: Mapping[str, Sequence[Wait]], reached: set[str]) -> Iterator[Chain]:
     """Yield a chain for each circle of those that wait for each other, and for nobody else."""
     seen = set(reached)
     for start in waits:
@@ -313,9 +326,7 @@ def _circles(
             continue
         names = list(way)
         circle = names[names.index(name) :][::-1]  # from the one waited for to the one that waits
-        links = [
-            link for member in circle for link in _wait_links(view, way[member])
-        ]
+        links = [link for member in circle for link in _wait_links(view, way[member])]
         first = view.label(view.replicas[circle[0]])
         end = f"{first} is where this began: they wait for each other, and none can go on"
         yield Chain((*links, Link("node", circle[0], end)))

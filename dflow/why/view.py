@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dflow.message import EXTERNAL
 from dflow.report import EdgeStatus, NodeStatus, ReplicaStatus, RunStatus
-from dflow.why.words import names_of
+from dflow.why.words import OWN_CODE, is_silent, names_of
 
 __all__ = ["View", "Wait"]
 
@@ -59,13 +59,19 @@ class View:
 
     def waits(self, r: ReplicaStatus, *, ends: bool) -> Iterator[Wait]:
         """Yield whom ``r`` waits for; ``ends``: also those that may still send it something."""
-        if r.what == "credit":
+        if is_silent(r):  # what it said last may not hold any more
+            return
+        if r.what in ("credit", "send"):
             for edge in r.edges:
                 yield from self._credit(r, edge)
         elif r.what == "order":
             for name in r.waits_for:
                 if name in self.replicas:
                     yield Wait(r.name, name, "order", r.edges[0] if r.edges else "")
+        elif r.what == "thread":
+            for other in self.replicas.values():
+                if other.pid == r.pid and other.what in OWN_CODE:
+                    yield Wait(r.name, other.name, "thread")
         elif r.what == "idle" and ends:
             for name in self._senders(r):
                 for sender in self._of.get(name, ()):
@@ -89,6 +95,11 @@ class View:
         """Whether only the launching process may send it anything."""
         node = self._nodes.get(r.name)
         return node is not None and node.kind != "source" and not self._senders(r)
+
+    def is_first(self, r: ReplicaStatus) -> bool:
+        """Whether it has not ended, and gets nothing from another node."""
+        node = self._nodes.get(r.name)
+        return node is not None and not self._senders(r) and not _has_ended(r)
 
     def ended_inputs(self, r: ReplicaStatus) -> list[str]:
         """Return the nodes that feed the node of ``r`` and have ended."""

@@ -24,6 +24,11 @@ OWN_CODE = HOOKS | {"handler", "source", "tasks"}
 
 _MOST_NAMED = 3
 
+_SHORT_S = 0.1
+
+_FULL = 0.9
+"""Part of the capacity: credit returns in portions."""
+
 _STARTUP = {
     "absent": "has not joined: its process is starting, or importing your module",
     "joined": "has joined, and has not said where it listens",
@@ -84,12 +89,13 @@ def replica_text(name: str, r: ReplicaStatus) -> str:
         return f"{name} has waited {time} for the result of input {r.number:,}{whose}: it is next"
     return name + {
         "idle": f" has waited {time} for a message",
-        "credit": f" has waited {time} for credit",
+        "credit": f" has waited {time} for credit" if r.for_s >= _SHORT_S else " waits for credit",
         "paused": f" is paused for {time}; run.resume({name!r}) lets it go on",
         "turn": f" has waited {time} for its turn: others compute on all the cores there are",
+        "thread": f" has waited {time} for another node of its worker",
         "ended": " has ended",
-        "results": f": nobody has read results for {time}; read run.results(), or leave the with"
-        " block",
+        "send": f" has waited {time} in run.send for room",
+        "results": f" has not read results for {time}: read run.results(), or leave the with block",
     }.get(r.what, f" {_STARTUP.get(r.step, f'is {r.step}')}")
 
 
@@ -110,10 +116,10 @@ def startup_text(name: str, r: ReplicaStatus) -> str:
 
 def edge_text(edge: EdgeStatus) -> str:
     """Return how full an edge is."""
-    full = edge.depth >= edge.capacity
+    full = edge.depth >= _FULL * edge.capacity
     text = f"edge {edge.id} is {'full' if full else 'out of credit'}"
     text += f" ({edge.depth:,}/{edge.capacity:,}"
-    if edge.max_bytes and (edge.bytes * 2 > edge.max_bytes or (edge.bytes and not full)):
+    if edge.bytes * 2 > edge.max_bytes:
         text += f"; {_bytes(edge.bytes)} of {_bytes(edge.max_bytes)}"
     if edge.keys and not full and edge.keys[0].waiting:
         key = edge.keys[0]

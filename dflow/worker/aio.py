@@ -63,6 +63,11 @@ class AsyncRunner:
         return self._concurrency - len(self._tasks)
 
     @property
+    def count(self) -> int:
+        """How many coroutines are under way."""
+        return len(self._tasks)
+
+    @property
     def late(self) -> bool:
         """Whether this turn has lasted long enough: ticks, commands and sockets wait."""
         return self._now() >= self._turn_ends_ns

@@ -109,9 +109,9 @@ class Dispatcher:
     """
 
     __slots__ = (
-        "_began_ns", "_codec", "_direct", "_emit", "_ended_ns", "_gate", "_handlers", "_now",
-        "_on_error", "_order", "_paused_before", "_wall_ns", "choosing", "errors", "handled",
-        "handling", "other_ns", "paused", "turns",
+        "_codec", "_direct", "_emit", "_ended_ns", "_gate", "_handlers", "_now",
+        "_on_error", "_order", "_paused_before", "_wall_ns", "began_ns", "choosing", "errors",
+        "handled", "handling", "other_ns", "paused", "turns",
     )  # fmt: skip
 
     def __init__(
@@ -136,7 +136,7 @@ class Dispatcher:
         self._gate = gate
         self._on_error = on_error
         self.turns = {port: Turns(turn_ns, clock.preempted) for port in handlers}
-        self._began_ns = self._ended_ns = 0
+        self.began_ns = self._ended_ns = 0
         self._paused_before = 0
         self.handled = 0
         self.errors = 0
@@ -179,7 +179,7 @@ class Dispatcher:
         self._paused_before = len(self.paused)
         self.choosing = False
         if values:
-            self._began_ns = self._ended_ns = self._now()
+            self.began_ns = self._ended_ns = self._now()
             if way is not None:
                 way.begin()
                 way.calls(each, handling)
@@ -198,7 +198,7 @@ class Dispatcher:
             return
         channel = handling.channel
         used = handling.begun
-        self.turns[channel.port].measured(used, self._ended_ns - self._began_ns)
+        self.turns[channel.port].measured(used, self._ended_ns - self.began_ns)
         current_headers.set(None)
         self.handled += used
         channel.take(used)

@@ -14,7 +14,7 @@ import msgpack
 
 from dflow.graph.node import Node, unknown_attribute
 
-__all__ = ["ErrorLog", "Interrupted", "describe", "place_of", "user_traceback"]
+__all__ = ["ErrorLog", "Interrupted", "describe", "is_dflows", "place_of", "user_traceback"]
 
 _NOT_THE_USERS = (
     str(Path(__file__).resolve().parent.parent) + os.sep,
@@ -29,9 +29,14 @@ class Interrupted(BaseException):
     """Raised inside user code that blocks while its node must stop; never reaches a user."""
 
 
+def is_dflows(path: str) -> bool:
+    """Whether a source file is dflow's own, or its packer's."""
+    return path.startswith(_NOT_THE_USERS)
+
+
 def _user_frames(error: BaseException) -> list[traceback.FrameSummary]:
     frames = traceback.extract_tb(error.__traceback__)
-    return [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
+    return [frame for frame in frames if not is_dflows(frame.filename)]
 
 
 def describe(error: BaseException, returned_by: str = "") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dflow.errors import ProtocolError
 from dflow.flow.batch import Cut
@@ -24,6 +24,9 @@ from dflow.wire.notes import NO_NOTES, Notes, pack_buffers, pack_notes
 from dflow.worker.inbound import Inbound
 from dflow.worker.ordered import Order
 
+if TYPE_CHECKING:
+    from dflow.worker.way import Way
+
 __all__ = ["Edge", "Merge", "Outbound", "Outputs"]
 
 Edge = OutEdge | LocalEdge | QueueEdge
@@ -31,13 +34,17 @@ Merge = Callable[[Any, Any], Any]
 
 
 class Outputs:
-    """The outgoing edges of one node; ``orders`` in which things leave by them."""
+    """The outgoing edges of one node; ``orders`` in which things leave by them.
 
-    __slots__ = ("edges", "orders")
+    ``way``: these are of all the nodes on it.
+    """
+
+    __slots__ = ("edges", "orders", "way")
 
     def __init__(self, edges: Iterable[Edge], orders: list[Order]) -> None:
         self.edges = list(edges)
         self.orders = orders
+        self.way: Way | None = None
 
     @property
     def blocked(self) -> bool:

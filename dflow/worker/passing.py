@@ -25,6 +25,10 @@ between, and there is nothing to be saved."""
 Call = Callable[[Any], Any]
 
 
+COMPOSED = str(Path(__file__).resolve().with_name("composed"))
+"""Where the code of composed functions says it is: by its place, tracebacks know it as dflow's."""
+
+
 def may_pass(turn: int, links: int, each_ns: int, *, idle: bool) -> bool:
     """Return whether turn number ``turn`` of a chain may pass through.
 
@@ -125,9 +129,9 @@ def _template(first: bool, talks: tuple[bool, ...]) -> Callable[..., Call]:
         "    return through",
     ]
     scope: dict[str, Any] = {}
-    # it holds nothing from outside; by its place, tracebacks know it as dflow's
+    # it holds nothing from outside
     exec(
-        compile("\n".join(lines), str(Path(__file__).resolve().with_name("composed")), "exec"),
+        compile("\n".join(lines), COMPOSED, "exec"),
         scope,
     )
     make: Callable[..., Call] = scope["make"]

@@ -196,7 +196,7 @@ class DataPlane:
             {edge.index: edge.waiting for edge in edges},
             {edge.index: edge.peak for edge in edges},
             tuple(
-                OutChannelStats(number, w.sent, w.sent_bytes, w.taken, w.done)
+                OutChannelStats(number, w.sent, w.sent_bytes, w.taken, w.done, w.taken_bytes)
                 for edge in edges
                 for number, w in zip(edge.channels, edge.windows, strict=True)
             ),

@@ -29,7 +29,7 @@ class UserCode:
 
     ``raised`` is set once an error must end the run. ``emitter`` is the function or generator
     whose values are emitted, for the report of a value that cannot travel. ``errors`` and
-    ``busy_ns`` count hooks only.
+    ``busy_ns`` count hooks only. ``hook_name`` is the hook at hand, since ``began_ns``.
     """
 
     __slots__ = (
@@ -41,9 +41,11 @@ class UserCode:
         "_plane",
         "_pulse",
         "_stop",
+        "began_ns",
         "busy_ns",
         "emitter",
         "errors",
+        "hook_name",
         "raised",
     )  # fmt: skip
 
@@ -62,6 +64,8 @@ class UserCode:
         self.emitter: object = None
         self.errors = 0
         self.busy_ns = 0
+        self.hook_name = ""
+        self.began_ns = 0
 
     def __enter__(self) -> None:
         self._plane.running = self._outputs
@@ -84,7 +88,8 @@ class UserCode:
         hook = self._node.hook(name, self._ctx)
         if hook is None:
             return None
-        began = self._now()
+        self.began_ns = began = self._now()
+        self.hook_name = name
         try:
             with self:
                 consume(hook())
@@ -94,6 +99,7 @@ class UserCode:
                 return HookRaised(name, describe(error), user_traceback(error), self._ctx.node)
             self.say(error, name)
         finally:
+            self.hook_name = ""
             self.busy_ns += self._now() - began
         return None if name == "on_stop" else self.raised
 

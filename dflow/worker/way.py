@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import compress, repeat
 from operator import length_hint
-from types import GeneratorType
+from types import FrameType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from dflow.message import Headers
@@ -37,7 +37,7 @@ from dflow.worker.emitting import (
 from dflow.worker.faults import Interrupted
 from dflow.worker.handling import Handling
 from dflow.worker.outbound import Outputs
-from dflow.worker.passing import Call, Detour, compose, shares_of_time
+from dflow.worker.passing import COMPOSED, Call, Detour, compose, shares_of_time
 
 if TYPE_CHECKING:
     from dflow.flow.in_edge import InChannel
@@ -83,6 +83,7 @@ class Way:
             if not at.silent
         ]
         self.outputs = Outputs([edge for at in stations for edge in at.outputs.edges], [])
+        self.outputs.way = self
         self.stayed = [0] * len(stations)
         self._paused = 0  # where a generator began to wait in this turn; 0: nowhere behind us
         self._handling: Handling | None = None
@@ -102,6 +103,30 @@ class Way:
         before = zip(self._stations[:-1], self._edges, strict=True)
         by_hand = [None if at.silent else edge for at, edge in before]
         return compose(calls, by_hand, self._odd, self._failed, self._lost)
+
+    # --- seen from outside -----------------------------------------------------------------------
+
+    def position(self, frame: FrameType | None) -> int:
+        """Return which node's code runs in ``frame``, or is called from there; 0 is the first."""
+        while frame is not None:
+            if frame.f_code.co_filename == COMPOSED:
+                at: int = frame.f_locals.get("at", 0)
+                return at
+            frame = frame.f_back
+        return 0
+
+    @property
+    def begun(self) -> int:
+        """How many messages the first node had in the turn at hand."""
+        return self._begun
+
+    def node(self, at: int) -> str:
+        """Return the name of the node at a position."""
+        return self._stations[at].ctx.node
+
+    def entry(self, at: int) -> InChannel:
+        """Return the channel by which messages reach the node at a position beyond the first."""
+        return self._entries[at - 1]
 
     # --- before ----------------------------------------------------------------------------------
 

@@ -11,20 +11,22 @@ its end either: control messages, ticks and hooks go on.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dflow.flow.queue_edge import QueueEdge
 from dflow.message import Priority
-from dflow.stats import NodeStats, WorkerStats
+from dflow.stats import WorkerStats
 from dflow.wire.restoring import restorer
+from dflow.worker.account import Account
 from dflow.worker.aio import AsyncRunner
 from dflow.worker.chain import Station, Through, no_way
 from dflow.worker.context import (
     Context,
     Discard,
+    Unconsumed,
     current_headers,
     make_emitters,
     refuse_results,
@@ -83,7 +85,6 @@ class Work:
         self._handlers = _bind_inputs(node, ctx)
         self._order = self._make_order()
         emitters = make_emitters(node, plane, codec, check_types=check_types, order=self._order)
-        self._unconsumed = emitters.unconsumed
         ctx.attach(emitters.by_port)
         node.attach(emitters.by_port)
         port = node.main_output or "out"
@@ -115,6 +116,13 @@ class Work:
         self._feed = self._make_feed() if node.kind == "source" else None
         if any(handler.is_async for handler in self._handlers.values()):
             self._need_tasks()
+        self.node_stats = self._make_account(emitters.unconsumed).node_stats
+
+    def _make_account(self, unconsumed: Sequence[Unconsumed]) -> Account:
+        return Account(
+            self.station(), self._code, lambda: self.tasks, self._ticks, unconsumed,
+            self._plane, self._pulse,
+        )  # fmt: skip
 
     def _make_feed(self) -> Feed:
         return Feed(
@@ -467,23 +475,6 @@ class Work:
             self._emit(results)
 
     # --- counters --------------------------------------------------------------------------------
-
-    def node_stats(self) -> NodeStats:
-        """Return what this node has counted."""
-        parts = [p for p in (self.dispatch, self._feed, self.tasks) if p is not None]
-        emitted: dict[str, int] = {}
-        for edge in self._outputs.edges:
-            emitted[self._plane.plan.edges[edge.index].output] = edge.emitted
-        unconsumed = sum(count.count for count in self._unconsumed)
-        return NodeStats(
-            handled=self.dispatch.handled,
-            emitted=sum(emitted.values()) + unconsumed,
-            errors=self._code.errors + sum(part.errors for part in parts),
-            ticks=self._ticks.called,
-            busy_ns=self._code.busy_ns + sum(part.busy_ns for part in parts),
-            metrics=dict(self._ctx.metrics.values),
-            skipped=self._ticks.skipped,
-        )
 
     def stats(self) -> WorkerStats:
         """Return every counter; exact when called by the main thread."""

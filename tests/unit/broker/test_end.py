@@ -99,8 +99,11 @@ def test_the_drain_deadline_names_what_was_abandoned_and_who_was_busy() -> None:
     fleet.advance(0.2)
     report = fleet.ended()
     assert (report.outcome, report.error_kind) == ("drain_timeout", "drain_timeout")
-    assert report.error == (
-        "the drain deadline of 5 s has passed; abandoned by edge: a.out->b.in 6; still busy: b[0]"
+    assert str(report.error).startswith(
+        "the drain deadline of 5 s has passed; abandoned by edge: a.out->b.in 6; still busy: b[0]\n"
+        "who waited for whom:\n"
+        "  b (pid 100) was last heard of 5.1 s ago: its process is stopped, or its code\n"
+        "  holds the interpreter\n"
     )
     assert report.edge("a.out->b.in").abandoned == 6
     assert report.balances
@@ -160,7 +163,11 @@ def test_an_on_stop_that_hangs_in_a_drain_is_bounded() -> None:
     report = fleet.ended()
     assert report.error == (
         "everything is drained, but on_stop has not returned by the drain deadline; "
-        "nothing abandoned; still busy: b[0]"
+        "nothing abandoned; still busy: b[0]\n"
+        "who waited for whom:\n"
+        "  b (pid 100) was last heard of 5.0 s ago: its process is stopped, or its code\n"
+        "  holds the interpreter\n"
+        "  → a waits to be stopped"
     )
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dflow.broker import books
+from dflow.broker.doings import what_all_do
 from dflow.broker.events import DrainRequested
+from dflow.broker.lifecycle import Move
+from dflow.broker.participants import Participants
 from dflow.graph.plan import Plan, WorkerId
 from dflow.stats import InChannelStats, NodeStats, OutChannelStats, WorkerStats
 from dflow.wire import control as c
@@ -63,8 +66,16 @@ def test_every_node_and_edge_has_its_own_line_in_the_books() -> None:
 
 
 def test_the_status_of_a_fused_node_is_that_of_its_worker() -> None:
-    steps = {A: "running", B: "starting", D: "drained"}
-    statuses = books.node_statuses(PLAN, counted(), steps)
+    roll = Participants(PLAN, "token", with_handle=False, managed=True)
+    for worker, moves in ((A, 6), (B, 4), (D, 7)):
+        p = roll.get(worker)
+        assert p is not None
+        for move in [Move.JOINED, Move.BOUND, Move.LINK, Move.LINKED, Move.START, Move.STARTED,
+                     Move.RUN, Move.DRAINED][: moves + 1]:  # fmt: skip
+            p.move(move)
+    steps = {p.worker: p.step.value for p in roll}
+    doing, _ = what_all_do(PLAN, roll, counted(), steps, 0.0)
+    statuses = books.node_statuses(PLAN, counted(), doing)
     assert [status.workers for status in statuses] == [
         ("running",), ("starting",), ("starting",), ("drained",),
     ]  # fmt: skip

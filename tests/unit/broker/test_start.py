@@ -154,7 +154,10 @@ def test_a_start_that_takes_too_long_fails_and_names_who_is_awaited() -> None:
     report = fleet.ended()
     assert (report.outcome, report.error_kind) == ("failed", "start_failed")
     assert report.error == (
-        "expected all nodes ready within 3 s, but the run is still starting; still busy: b[0]"
+        "expected all nodes ready within 3 s, but the run is still starting; still busy: b[0]\n"
+        "who waited for whom:\n"
+        "  b (pid 100) was last heard of 3.0 s ago: its process is stopped, or its code\n"
+        "  holds the interpreter"
     )
 
 
