@@ -50,10 +50,13 @@ _FAILURES: dict[str, type[RunError]] = {
     "drain_timeout": errors.DrainTimeout,
     "stop_timeout": errors.DrainTimeout,
 }
-
+OnStatus = Callable[[RunStatus], None]
 NOTHING: Mapping[str, Any] = {}
 
-OnStatus = Callable[[RunStatus], None]
+
+def failure_of(report: RunReport) -> RunError:
+    """Return what is raised for a run that failed, without its report."""
+    return _FAILURES.get(report.error_kind or "", RunError)(report.error or report.outcome)
 
 
 def start(
@@ -423,8 +426,7 @@ class Run:
 
     def _error(self, report: RunReport) -> RunError:
         if self._failure is None:
-            kind = _FAILURES.get(report.error_kind or "", RunError)
-            self._failure = kind(report.error or report.outcome)
+            self._failure = failure_of(report)
         self._failure.report = report
         if not self._told:
             _tell_of(self._failure, report.bundle)

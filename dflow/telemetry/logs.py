@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from dflow.graph.plan import WorkerId
 
-__all__ = ["configure_coordinator", "configure_worker", "emit_remote"]
+__all__ = ["configure_coordinator", "configure_worker", "emit_remote", "record_sink"]
 
 COORDINATOR = "coordinator"
 _MAX_MESSAGE = 64 * 1024
@@ -88,8 +88,8 @@ def emit_remote(record: Log, worker: str) -> None:
 # --- in: loguru and logging become Log ---------------------------------------------------
 
 
-def _take_over(send: Send, level: str, context: dict[str, Any], replaced: list[int] | None) -> None:
-    """Send all records of this process to ``send``; None replaces all of loguru's handlers."""
+def record_sink(send: Send) -> Callable[[loguru.Message], None]:
+    """Return a sink for loguru that hands each record to ``send``; it never raises."""
 
     def sink(message: loguru.Message) -> None:
         try:
@@ -97,6 +97,11 @@ def _take_over(send: Send, level: str, context: dict[str, Any], replaced: list[i
         except Exception:  # noqa: BLE001  # a log record must never end a run
             return
 
+    return sink
+
+
+def _take_over(send: Send, level: str, context: dict[str, Any], replaced: list[int] | None) -> None:
+    """Send all records of this process to ``send``; None replaces all of loguru's handlers."""
     if replaced is None:
         logger.remove()
     else:
@@ -104,7 +109,7 @@ def _take_over(send: Send, level: str, context: dict[str, Any], replaced: list[i
             logger.remove(handler)
     logger.configure(extra=context)
     # The sink works on the record alone; this format keeps loguru from rendering it as well.
-    logger.add(sink, level=level, format=lambda _: "", backtrace=False, diagnose=False)
+    logger.add(record_sink(send), level=level, format=lambda _: "", backtrace=False, diagnose=False)
     _intercept_stdlib(level)
 
 

@@ -17,7 +17,7 @@ from dflow.transport.shm import SharedMemory
 from dflow.transport.system import SYSTEM, System
 from dflow.wire import control as c
 from dflow.wire.codec import Codec
-from dflow.worker.context import Context
+from dflow.worker.context import Context, Watch
 from dflow.worker.crew import Crew
 from dflow.worker.dump import standing
 from dflow.worker.events import EventLoop
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from dflow.graph.builder import Graph
     from dflow.graph.node import Node
 
-__all__ = ["NotMade", "Replica", "WorkerConfig", "assemble", "make_nodes"]
+__all__ = ["NotMade", "Replica", "WorkerConfig", "assemble", "make_nodes", "wait_unmade"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,19 @@ def make_nodes(graph: Graph, contexts: Sequence[Context]) -> list[Node]:
     return made
 
 
+def wait_unmade(pulse: Pulse, failed: c.Failed) -> None:
+    """Report that there is no node to run, and stay until the coordinator lets go."""
+    pulse.post(failed)
+    over = False
+    while not over:
+        pulse.await_command()
+        command = pulse.commands.popleft()
+        if isinstance(command, c.Abort):
+            pulse.post(c.Stopped([]))
+        over = isinstance(command, (c.Exit, c.Refused))
+    pulse.leave()
+
+
 def assemble(
     config: WorkerConfig,
     nodes: Sequence[Node],
@@ -93,11 +106,12 @@ def assemble(
     interrupt: Callable[[], None],
     memory: SharedMemory | None = None,
     system: System = SYSTEM,
+    watch: Callable[[Context], Watch] | None = None,
 ) -> Replica:
     """Return the replica of ``nodes``, with the ``pulse`` looking after it.
 
     ``endpoint`` returns a fresh one to bind; ``interrupt`` raises in user code
-    (`dflow.worker.pulse.install_interrupt`).
+    (`dflow.worker.pulse.install_interrupt`). ``watch`` returns what sees all that a node emits.
     """
     graph = config.graph
     codec = Codec(graph.types(), memory)
@@ -116,7 +130,16 @@ def assemble(
     events = cache(lambda: EventLoop(system.event_loop))
     checks = config.options.check_types
     works = [
-        Work(node, ctx, plane, pulse, codec, check_types=checks, events=events)
+        Work(
+            node,
+            ctx,
+            plane,
+            pulse,
+            codec,
+            check_types=checks,
+            events=events,
+            watch=None if watch is None else watch(ctx),
+        )
         for node, ctx in zip(nodes, contexts, strict=True)
     ]
     work = works[0] if len(works) == 1 else Crew(works, config.worker, plane, pulse.commands)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex
 
 from dflow.errors import PortError
@@ -38,6 +39,7 @@ __all__ = [
     "Discard",
     "Emitters",
     "Metrics",
+    "Watch",
     "current_headers",
     "make_emitters",
     "refuse_results",
@@ -46,6 +48,9 @@ __all__ = [
 
 Emit = Callable[..., None]
 """Of one output: ``emit(value, id=None)``."""
+
+Watch = Callable[[str, Any, "tuple[int, int] | None"], None]
+"""Is told the port, the value and the place in the order (`Origin.tag`) of what was emitted."""
 
 current_headers: ContextVar[Headers | None] = ContextVar("current_headers", default=None)
 """Of the batch at hand; a context variable, so that each asyncio task keeps its own."""
@@ -261,10 +266,12 @@ def make_emitters(
     *,
     check_types: bool = False,
     order: Order | None = None,
+    watch: Watch | None = None,
 ) -> Emitters:
     """Return how ``node`` emits on each of its outputs, in ``order`` if there is one.
 
-    With ``check_types`` each value is checked against its port's annotation first.
+    With ``check_types`` each value is checked against its port's annotation first. ``watch`` sees
+    what was emitted, at a price.
     """
     found = Emitters({}, {}, [])
     encode = codec.encode
@@ -278,7 +285,8 @@ def make_emitters(
             found.unconsumed.append(Unconsumed())
             emit: Emit = found.unconsumed[-1]
         elif order is not None:
-            emit = InOrder(order, Offering(edges, plane, encode, port))
+            seen = None if watch is None else partial(watch, port)
+            emit = InOrder(order, Offering(edges, plane, encode, port, seen))
         elif len(edges) == len(plain) == 1 and plain[0].key is None:
             direct = Direct(plain[0].lanes[0], codec, plane.attend, plane.lock)
             emit = _emit_to_lane(direct, plain[0].id)
@@ -293,8 +301,22 @@ def make_emitters(
             emit = _emit_to_edges(plain, local, plane.attend, encode)
         else:
             emit = Offering(edges, plane, encode, port)
+        if watch is not None and (order is None or not edges):
+            found.direct.pop(port, None)
+            emit = _watched(partial(watch, port), emit)
         found.by_port[port] = emit if check is None else _checked(check, emit)
     return found
+
+
+def _watched(seen: Callable[[Any, None], None], emit: Emit) -> Emit:
+    def watched(value: Any, *, id: str | None = None) -> None:
+        if id is None:
+            emit(value)
+        else:
+            emit(value, id=id)
+        seen(value, None)
+
+    return watched
 
 
 def _checked(check: Callable[[Any], None], emit: Emit) -> Emit:

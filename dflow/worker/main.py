@@ -23,7 +23,7 @@ from dflow.transport.endpoint import close_context, fresh_endpoint, is_tcp, loca
 from dflow.transport.segments import is_supported, may_be_opened
 from dflow.transport.shm import SharedMemory
 from dflow.wire import control as c
-from dflow.worker.assemble import NotMade, WorkerConfig, assemble, make_nodes
+from dflow.worker.assemble import NotMade, WorkerConfig, assemble, make_nodes, wait_unmade
 from dflow.worker.context import Context
 from dflow.worker.faults import Interrupted
 from dflow.worker.placing import be_nice, stay_on
@@ -160,16 +160,7 @@ def _place(options: list[NodeOptions], by_band: int, warn: Callable[[str], None]
 
 
 def _unmade(pulse: Pulse, failed: c.Failed) -> int:
-    """Report that there is no node to run, and stay until the coordinator lets go."""
-    pulse.post(failed)
-    over = False
-    while not over:
-        pulse.await_command()
-        command = pulse.commands.popleft()
-        if isinstance(command, c.Abort):
-            pulse.post(c.Stopped([]))
-        over = isinstance(command, (c.Exit, c.Refused))
-    pulse.leave()
+    wait_unmade(pulse, failed)
     close_context()
     return 0
 

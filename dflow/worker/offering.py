@@ -47,10 +47,10 @@ class Prepared(NamedTuple):
 class Offering:
     """Emits on any mix of edges of one ``output``: plain, within the worker, and queued.
 
-    Called by the thread that owns the codec.
+    Called by the thread that owns the codec. ``seen``, if given, is told each value and its tag.
     """
 
-    __slots__ = ("_encode", "_local", "_plain", "_plane", "_queued", "_travels", "output")
+    __slots__ = ("_encode", "_local", "_plain", "_plane", "_queued", "_seen", "_travels", "output")
 
     def __init__(
         self,
@@ -58,8 +58,10 @@ class Offering:
         plane: DataPlane,
         encode: Callable[[Any], bytes],
         output: str = "out",
+        seen: Callable[[Any, tuple[int, int] | None], None] | None = None,
     ) -> None:
         self.output = output
+        self._seen = seen
         self._plain = tuple(edge for edge in edges if isinstance(edge, OutEdge))
         self._local = tuple(edge for edge in edges if isinstance(edge, LocalEdge))
         self._queued = tuple(edge for edge in edges if isinstance(edge, QueueEdge))
@@ -126,3 +128,5 @@ class Offering:
                     edge.withdraw(id)
             if wanted:
                 self._plane.pump()
+        if self._seen is not None:
+            self._seen(value, tag)

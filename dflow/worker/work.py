@@ -27,6 +27,7 @@ from dflow.worker.context import (
     Context,
     Discard,
     Unconsumed,
+    Watch,
     current_headers,
     make_emitters,
     refuse_results,
@@ -54,7 +55,7 @@ __all__ = ["Work"]
 class Work:
     """The user code of one replica. ``tasks`` and ``dispatch`` run its handlers, for ``turn_ns``.
 
-    ``events``: the worker's asyncio loop, made here if several nodes do not share one.
+    ``events``: the worker's asyncio loop, if several nodes share one. ``watch`` sees what it emits.
     """
 
     def __init__(
@@ -67,15 +68,13 @@ class Work:
         *,
         check_types: bool = False,
         events: Callable[[], EventLoop] = EventLoop,
+        watch: Watch | None = None,
     ) -> None:
         self._events = events
         self._node = node
-        self._options = node.node_options
-        self._ctx = ctx
-        self._plane = plane
-        self._pulse = pulse
-        self._inputs = plane.inbound.inputs[ctx.node]
-        self._outputs = plane.outputs(ctx.node)
+        self._options, self._ctx = node.node_options, ctx
+        self._plane, self._pulse = plane, pulse
+        self._inputs, self._outputs = plane.inbound.inputs[ctx.node], plane.outputs(ctx.node)
         self._code = UserCode(node, ctx, plane, pulse, self._outputs)
         self._ticks = Ticks(self._options.tick_s)
         self._holds: set[str] = set()
@@ -84,7 +83,9 @@ class Work:
         self._overdraft = min((e.capacity for e in plane.plan.out_edges(ctx.node)), default=1)
         self._handlers = _bind_inputs(node, ctx)
         self._order = self._make_order()
-        emitters = make_emitters(node, plane, codec, check_types=check_types, order=self._order)
+        emitters = make_emitters(
+            node, plane, codec, check_types=check_types, order=self._order, watch=watch
+        )
         ctx.attach(emitters.by_port)
         node.attach(emitters.by_port)
         port = node.main_output or "out"

@@ -1,0 +1,174 @@
+"""`simulate`: run a graph to its end in virtual time, and look at what came of it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dflow.errors import DflowError, RunError
+from dflow.options import RunOptions
+from dflow.report import RunReport
+from dflow.testing.faults import Faults
+from dflow.testing.spending import sleeping_virtually
+
+if TYPE_CHECKING:
+    from dflow.graph.builder import Graph
+    from dflow.testing.taps import Taps
+    from dflow.testing.trace import Trace
+    from dflow.testing.world import World
+
+__all__ = ["Simulation", "SimulationFailed", "simulate"]
+
+LIMIT_S = 3600.0
+TOLD = 25
+"""How many of the last events a failure shows."""
+
+
+class SimulationFailed(DflowError, AssertionError):
+    """dflow itself broke a promise in a simulation; the message says which, and how to replay it.
+
+    ``simulation`` is what there was until then.
+    """
+
+    def __init__(self, text: str, simulation: Simulation) -> None:
+        super().__init__(f"{text}\n{simulation.replay}\n{_last(simulation.trace)}")
+        self.what = text
+        self.simulation = simulation
+
+
+class Simulation:
+    """A run in virtual time that is over.
+
+    ``seed`` gives the same run again; ``report`` is the run's, as `Graph.run` returns it;
+    ``trace`` has an event a line; ``now_s`` is how long it took in virtual time, ``steps`` how many
+    steps it had; ``logs`` are the log lines: (worker, level, text); ``faults`` what was asked for
+    and ``drawn`` what came true of it, to be given back as ``Faults(exactly=...)``.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.seed = world.seed
+        self.faults = world.faults
+        self.drawn = list(world.network.faults)
+        self.trace: Trace = world.trace
+        self.now_s = world.kernel.now / 1e9
+        self.steps = world.kernel.steps
+        self.logs = [(worker, record.level, record.message) for worker, record in world.logs]
+        self._report = world.report
+        self._graph = world.graph
+        self._taps: Taps | None = world.taps
+
+    @property
+    def report(self) -> RunReport:
+        """The report of the run."""
+        if self._report is None:
+            raise RunError("the simulation broke off before there was a report; see its trace")
+        return self._report
+
+    @property
+    def replay(self) -> str:
+        """How to see the same run again."""
+        faults = "" if self.faults == Faults() else f", faults={self.faults}"
+        return f"seed {self.seed}; the same again: simulate(graph, seed={self.seed}{faults})"
+
+    def results(self, target: Any) -> list[Any]:
+        """Return all that an output emitted, in the order of virtual time; of a sink what it got.
+
+        ``target`` is a node (its main output is meant), a port or a name. Of an ordered node the
+        results are in the order it promises. Raises `PortError` if there is no such output.
+        """
+        if self._taps is None:
+            raise DflowError("results: expected a simulation that keeps them; pass keep=True")
+        return self._taps.results(target)
+
+    def __repr__(self) -> str:
+        return f"<Simulation of {self._graph.name!r}, seed {self.seed}, {self.now_s:.6f} s>"
+
+
+def simulate(
+    graph: Graph,
+    *,
+    seed: int | None = None,
+    faults: Faults | None = None,
+    send: Mapping[Any, Sequence[Any]] | None = None,
+    raise_errors: bool = True,
+    keep: bool = True,
+    limit_s: float = LIMIT_S,
+    observe: Callable[[World], object] | None = None,
+    **run_options: Any,
+) -> Simulation:
+    """Run ``graph`` to its end in this thread, in virtual time, with its real handlers.
+
+    ``seed`` decides the order of everything that happens at once, how long frames take, and what
+    ``faults`` come true; None draws one. ``send`` are messages from outside: input
+    (``"node.port"``, a port, or a node with one input) to values. ``run_options`` are those of
+    `Graph.run`. With ``keep=False`` there are no `Simulation.results`, and messages go the shortest
+    way, as in a real run. ``limit_s`` bounds virtual time. ``observe`` is called with the `World`
+    before it runs.
+
+    User code takes no virtual time but by `spend`, ``time.sleep`` and ``asyncio.sleep``.
+
+    Raises what ``graph.run()`` would raise, with ``.simulation`` added, unless ``raise_errors`` is
+    False; `SimulationFailed` if dflow breaks a promise; `GraphError` and `OptionError` for what
+    cannot be run, and ImportError without greenlet (``pip install 'dflow[testing]'``).
+    """
+    try:
+        from dflow.testing.kernel import sleep_virtually
+    except ImportError as error:
+        raise ImportError(
+            "simulate: expected the package greenlet; pip install 'dflow[testing]'"
+        ) from error
+    from dflow.testing.taps import Taps
+    from dflow.testing.world import World
+
+    options = RunOptions().updated(run_options)
+    world = World(
+        graph,
+        graph.plan(),
+        options,
+        secrets.randbelow(2**32) if seed is None else seed,
+        Faults() if faults is None else faults,
+        Taps(graph) if keep else None,
+    )
+    if observe is not None:
+        observe(world)
+    with sleeping_virtually(sleep_virtually):
+        over = world.run(limit_s)
+    simulation = Simulation(world)
+    _check(world, simulation, over, limit_s)
+    if raise_errors:
+        _raise_failure(simulation)
+    return simulation
+
+
+def _check(world: World, simulation: Simulation, over: bool, limit_s: float) -> None:
+    """Raise `SimulationFailed` if the run did not end as every run must."""
+    if isinstance(world.crash, KeyboardInterrupt):
+        raise world.crash
+    if world.crash is not None:
+        kind = type(world.crash).__name__
+        text = f"expected every participant to work, got {kind}: {world.crash}"
+        raise SimulationFailed(text, simulation) from world.crash
+    if not over:
+        text = (
+            f"expected the run to be over within {limit_s:g} s of virtual time, got a run that is "
+            f"{world.state.phase.value}; data moved last at {world.last_progress_ns / 1e9:.6f} s"
+        )
+        raise SimulationFailed(text, simulation)
+
+
+def _raise_failure(simulation: Simulation) -> None:
+    report = simulation.report
+    if report.error is not None and report.outcome != "aborted":
+        from dflow.runtime import failure_of
+
+        failure = failure_of(report)
+        failure.report = report
+        failure.add_note(simulation.replay)
+        failure.__dict__["simulation"] = simulation
+        raise failure
+
+
+def _last(trace: Trace) -> str:
+    lines = [str(event) for event in trace.events[-TOLD:]]
+    return "\n".join([f"the last {len(lines)} of {len(trace)} events:", *lines])
