@@ -25,7 +25,14 @@ DURATIONS = FOLDER / "durations.json"
 
 TRACED = frozenset(
     {
+        "test_bench.py",
+        "test_cancel_emitted.py",
+        "test_cli.py",
+        "test_cli_status.py",
+        "test_fuse.py",
         "test_launch.py",
+        "test_launch_ends.py",
+        "test_run_errors.py",
     }
 )
 
