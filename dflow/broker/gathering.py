@@ -144,7 +144,8 @@ class Gathering:
 
     def next_timer(self) -> float | None:
         """Return when somebody has been waited for long enough, or None."""
-        return min((t for t in (self._until, self._give_up) if t is not None), default=None)
+        give_up = None if self.settled else self._give_up
+        return min((t for t in (self._until, give_up) if t is not None), default=None)
 
     def check(self, now: float) -> list[Instruction]:
         """Return what follows once all have answered, or nobody else will."""
@@ -193,5 +194,7 @@ class Gathering:
         return [Keep(replace(case, seats=after, story=self._story.rows(), report=report))]
 
     def was_kept(self, path: str, why_not: str) -> None:
-        """Hear what became of the bundle."""
+        """Hear what became of the bundle; ignored if none was to be written."""
+        if self._give_up is None:
+            return
         self.kept, self.why_not = path, why_not or ("" if path else "nobody writes bundles here")

@@ -9,7 +9,7 @@ and the run ends, in bounded time, with a report.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -266,6 +266,8 @@ _MESSAGES = st.one_of(
     st.builds(c.CancelRequest, st.integers(1, 3), st.just("id"), _ROWS),
     st.builds(c.Found, st.integers(0, 3), _OUTCOMES, _ROWS),
     st.builds(c.Held, st.integers(0, 3)),
+    st.builds(c.Dumped, st.integers(0, 2), st.just("{}")),
+    st.builds(c.DumpRequest, st.just(1)),
     st.builds(c.Outcome, st.integers(0, 3), _OUTCOMES),
     st.builds(c.DrainNodeRequest, st.just(1), st.sampled_from("abcx")),
     st.builds(c.Locate, st.just(1), st.sampled_from("abcx"), st.just("in")),
@@ -288,6 +290,7 @@ _EVENTS: st.SearchStrategy[e.Event] = st.one_of(
     ),
     st.builds(e.DrainRequested, st.sampled_from([None, 0.0, 2.0])),
     st.builds(e.AbortRequested, st.just("r")),
+    st.builds(e.Kept, st.sampled_from(["", "/b"]), st.sampled_from(["", "full"])),
     st.just(e.Tick()),
 )
 
@@ -298,11 +301,17 @@ _EVENTS: st.SearchStrategy[e.Event] = st.one_of(
     st.integers(0, 8),
     st.booleans(),
     st.booleans(),
+    st.sampled_from([None, "/b"]),
 )
 def test_nonsense_in_any_order_never_breaks_an_invariant_and_the_run_can_be_ended(
-    events: list[tuple[e.Event, float]], along: int, managed: bool, with_handle: bool
+    events: list[tuple[e.Event, float]],
+    along: int,
+    managed: bool,
+    with_handle: bool,
+    bundle: str | None,
 ) -> None:
-    state = CoordinatorState(PLAN, OPTIONS, "r", TOKEN, with_handle=with_handle, managed=managed)
+    options = replace(OPTIONS, bundle=bundle)
+    state = CoordinatorState(PLAN, options, "r", TOKEN, with_handle=with_handle, managed=managed)
     finished = 0
     now = 0.0
 

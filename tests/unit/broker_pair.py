@@ -12,7 +12,21 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from dflow.broker.events import Event, Finish, KillWorker, Received, Relay, Say, Send, WorkerExited
+from dflow.broker.case import Case
+from dflow.broker.events import (
+    Event,
+    Finish,
+    Hand,
+    Keep,
+    Kept,
+    KillWorker,
+    Probe,
+    Received,
+    Relay,
+    Say,
+    Send,
+    WorkerExited,
+)
 from dflow.broker.events import Tick as Tick
 from dflow.broker.lifecycle import Phase
 from dflow.broker.state import CoordinatorState
@@ -94,6 +108,7 @@ _ANSWERS: dict[type[c.Control], Callable[[Fake], c.Control]] = {
     c.Stop: lambda fake: c.Stopped(fake.stats.to_wire()),
     c.Abort: lambda fake: c.Stopped(fake.stats.to_wire()),
 }
+KEPT = Kept("/bundles/one")
 
 
 @dataclass
@@ -107,6 +122,7 @@ class Fake:
     stats: WorkerStats = field(default_factory=WorkerStats)
     mute: set[type[c.Control]] = field(default_factory=set)
     endless: bool = False
+    words_of_itself: str = "{}"
     heard: list[c.Control] = field(default_factory=list)
 
     @property
@@ -137,6 +153,8 @@ class Fake:
             return [c.Drained()] if drains else []
         if isinstance(message, c.Pause) and message.request:
             return [c.Held(message.request)]
+        if isinstance(message, c.Dump):
+            return [c.Stats(self.stats.to_wire()), c.Dumped(message.request, self.words_of_itself)]
         answer = _ANSWERS.get(type(message))
         return [answer(self)] if answer is not None else []
 
@@ -180,6 +198,10 @@ class Fleet:
         self.killed: list[WorkerId] = []
         self.phases: list[Phase] = [self.state.phase]
         self.report: RunReport | None = None
+        self.cases: list[Case] = []
+        self.handed: list[Hand] = []
+        self.probed: list[WorkerId] = []
+        self.kept: Kept | None = KEPT
         self._events: deque[Event] = deque()
 
     def count(self, messages: int) -> None:
@@ -246,6 +268,14 @@ class Fleet:
                 self.relayed.append(instruction)
             case Say():
                 self.said.append(instruction)
+            case Probe(silent):
+                self.probed += [worker for worker, _ in silent]
+            case Keep(case):
+                self.cases.append(case)
+                if self.kept is not None:
+                    self._events.append(self.kept)
+            case Hand():
+                self.handed.append(instruction)
             case Finish(report):
                 assert self.report is None
                 self.report = report
