@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Edge", "Merge", "Outbound", "Outputs"]
 
+CATCH_UP_EVERY = 8
+"""Reports of a link taken in one by one before all that wait are."""
+
 Edge = OutEdge | LocalEdge | QueueEdge
 Merge = Callable[[Any, Any], Any]
 
@@ -76,8 +79,8 @@ class Outbound(Outputs):
     """
 
     __slots__ = (
-        "_clock", "_codec", "_connect", "_edge_of", "_epoch", "_inbound", "_kept", "_labels",
-        "_local", "_on_violation", "_poller", "_token", "_unwelcomed",
+        "_asked", "_clock", "_codec", "_connect", "_edge_of", "_epoch", "_inbound", "_kept",
+        "_labels", "_local", "_on_violation", "_poller", "_token", "_unwelcomed",
         "full", "hungry", "links",
     )  # fmt: skip
 
@@ -109,6 +112,7 @@ class Outbound(Outputs):
         self._on_violation = on_violation
         self._unwelcomed: set[int] = set()
         self._kept: dict[int, dict[int, Parcel]] = {}  # by channel and sequence
+        self._asked: dict[int, int] = {}  # reports taken in one by one, by channel
         self.links: dict[int, OutLink] = {}
         self.full = False
         self.hungry = False
@@ -260,10 +264,22 @@ class Outbound(Outputs):
                     self.receive(self.links[number])
 
     def receive(self, link: OutLink) -> None:
-        """Take in one report of a link that can be read."""
+        """Take in one report of a link that can be read, and now and then all there are.
+
+        To ask an empty socket costs more than a report. But a node that comes here less often
+        than its receivers report would get ever further behind, and each report that waits in
+        libzmq keeps the 8 KiB it was read into.
+        """
         data = link.receive()
-        if data is not None:
-            self._on_report(link.number, data)
+        if data is None:
+            return
+        self._on_report(link.number, data)
+        asked = self._asked.get(link.number, 0) + 1
+        if asked == CATCH_UP_EVERY:
+            asked = 0
+            while (data := link.receive()) is not None:
+                self._on_report(link.number, data)
+        self._asked[link.number] = asked
 
     def end(self, edges: Iterable[Edge]) -> None:
         """Send END on every channel of some edges; on each once."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import zmq
@@ -16,9 +17,11 @@ from dflow.message import EXTERNAL, Priority
 from dflow.options import DEFAULT_CAPACITY, DEFAULT_MAX_BYTES
 from dflow.stats import NodeStats
 from dflow.transport.endpoint import close_context, context, fresh_endpoint
+from dflow.transport.link import OutLink
 from dflow.wire import frames as f
 from dflow.wire.codec import Codec
 from dflow.worker import inbound
+from dflow.worker.outbound import CATCH_UP_EVERY
 from dflow.worker.plane import DataPlane
 
 TOKEN = "token-of-the-run"
@@ -202,6 +205,33 @@ def test_messages_arrive_in_order_and_credit_comes_back(net: Net) -> None:
     assert first + net.received(0) == [1, 2, 3, 4, 5, 6]
     assert net.received(1) == ["x"]
     assert net.violations == {"both": [], "left": [], "right": []}
+
+
+class Backlog:
+    """A link with reports that have arrived and were not taken in."""
+
+    number = 0
+
+    def __init__(self) -> None:
+        self.reports: deque[bytes] = deque()
+
+    def receive(self) -> bytes | None:
+        """Return the oldest."""
+        return self.reports.popleft() if self.reports else None
+
+
+@only_inproc
+def test_sender_that_looks_once_for_every_two_reports_does_not_get_ever_further_behind(
+    net: Net,
+) -> None:
+    a, _ = net.connected()
+    link, left = Backlog(), []
+    for _ in range(200):
+        link.reports += [f.pack_credit(0, EPOCH, 0, 0, 0)] * 2
+        a.outbound.receive(cast(OutLink, link))
+        left.append(len(link.reports))
+    assert max(left) <= 2 * CATCH_UP_EVERY
+    assert max(left[:50]) == max(left)
 
 
 def test_the_end_of_every_sender_exhausts_the_receiver(net: Net) -> None:
