@@ -326,10 +326,12 @@ def _circles(view: View, waits: Mapping[str, Sequence[Wait]], reached: set[str])
             continue
         names = list(way)
         circle = names[names.index(name) :][::-1]  # from the one waited for to the one that waits
-        links = [link for member in circle for link in _wait_links(view, way[member])]
-        first = view.label(view.replicas[circle[0]])
-        end = f"{first} is where this began: they wait for each other, and none can go on"
-        yield Chain((*links, Link("node", circle[0], end)))
+        last = view.replicas[circle[-1]]
+        links = [Link("node", last.name, replica_text(view.label(last), last), last.for_s)]
+        for member in circle:
+            links += _wait_links(view, way[member])
+        text = f"{links[-1].text}: they wait for each other, and none can go on"
+        yield Chain((*links[:-1], Link("node", last.name, text, last.for_s)))
 
 
 def _merged(view: View, chains: Sequence[Chain]) -> list[Chain]:
