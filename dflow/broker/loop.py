@@ -142,7 +142,9 @@ class Loop:
             try:
                 if len(frames) != 1:
                     raise ProtocolError(f"control message: expected 1 frame, got {len(frames)}")
-                event: Event = Received(key, control.decode(frames[0]))
+                known = self._state.knows(key)
+                most = control.MAX_CONTROL_BYTES if known else control.MAX_STRANGER_BYTES
+                event: Event = Received(key, control.decode(frames[0], most))
             except ProtocolError as error:
                 event = Garbled(key, str(error))
             self._feed(event)

@@ -159,6 +159,10 @@ class CoordinatorState:
         """How often something a peer said was ignored, by kind."""
         return self._complaints.counts
 
+    def knows(self, key: bytes) -> bool:
+        """Whether the peer ``key`` has been let in."""
+        return self._roll.by_key(key) is not None or key in self._observers
+
     def next_timer(self) -> float | None:
         """Return when `Tick` is due, on the clock of ``now``; None once the run is over."""
         if self.phase is Phase.FINISHED:

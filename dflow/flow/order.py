@@ -24,6 +24,9 @@ from dflow.wire.notes import Notes
 
 __all__ = ["Merge", "Origin"]
 
+MAX_HELD = 1 << 22
+"""Completions that are kept: more than any sender runs ahead. Nothing else bounds them."""
+
 UNTAGGED = -1
 """Tag of what was emitted outside the order: by a hook, a tick, a control handler."""
 
@@ -100,6 +103,8 @@ class Merge:
                     f"got ({tag}, {place})"
                 )
             last = (tag, place)
+        if len(self._completed) + len(notes.completed) > MAX_HELD:
+            raise ProtocolError(f"edge {self.edge_id}: expected at most {MAX_HELD} inputs ahead")
         completed = line.completed
         for number in notes.completed:
             if number <= completed:
@@ -203,12 +208,21 @@ class Merge:
                 self._before += said[0]
                 self.expected += 1
             elif (after := self._after_gap()) is not None:
-                for number in range(self.expected, after):
-                    count, _ = self._completed.pop(number, (0, 0))
-                    self._before += count
+                for number in self._said_before(after):
+                    self._before += self._completed.pop(number)[0]
                 self.expected = after
             else:
                 return
+
+    def _said_before(self, after: int) -> list[int]:
+        """Return the inputs before ``after`` of which a completion is kept.
+
+        Not by counting up to it, unless it is near: how far it is, a peer says.
+        """
+        said = self._completed
+        if after - self.expected > len(said):
+            return [number for number in said if number < after]
+        return [number for number in range(self.expected, after) if number in said]
 
     def _after_gap(self) -> int | None:
         """Return the number to go on with when nobody can bring the expected one any more.

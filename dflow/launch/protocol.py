@@ -20,6 +20,7 @@ import msgpack
 
 from dflow.errors import ProtocolError
 from dflow.graph.plan import WorkerId
+from dflow.wire.unpack import require_whole
 
 __all__ = [
     "COORDINATOR",
@@ -166,6 +167,7 @@ class Frames:
 
 def _unpack(body: bytes) -> dict[str, Any]:
     try:
+        require_whole(body)
         message = msgpack.unpackb(body)
     except Exception as error:  # noqa: BLE001   # msgpack raises many types for malformed input
         raise ProtocolError(f"pipe: malformed message ({type(error).__name__})") from None

@@ -29,13 +29,14 @@ from dflow.errors import StartError
 
 __all__ = [
     "MAX_PATH_BYTES", "LiveRun", "RunDirectory", "coordinator_endpoint", "is_held", "live_runs",
-    "remove", "sweep",
+    "parse_note", "remove", "sweep",
 ]  # fmt: skip
 
 PREFIX = "dflow-"
 LOCK = "lock"
 ABOUT = "run.json"
 MAX_PATH_BYTES = 64
+MAX_NOTE_BYTES = 64 * 1024
 FALLBACK = "/tmp"  # mkdtemp in it makes a private directory
 MIN_AGE_S = 60.0
 
@@ -183,12 +184,22 @@ def _is_private(entry: os.DirEntry[str]) -> bool:
 
 def _read_about(path: str) -> LiveRun | None:
     try:
-        about = json.loads((Path(path) / ABOUT).read_bytes())
+        with open(Path(path) / ABOUT, "rb") as file:
+            note = file.read(MAX_NOTE_BYTES)
+    except OSError:  # gone, or not written yet
+        return None
+    return parse_note(note, path)
+
+
+def parse_note(note: bytes, path: str) -> LiveRun | None:
+    """Return the run that `RunDirectory.describe` wrote of; None if it is not one (yet)."""
+    try:
+        about = json.loads(note)
         return LiveRun(
             str(about["run_id"]), str(about["graph"]), str(about["token"]), int(about["pid"]),
             float(about["started_s"]), path,
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError):  # gone, or not written yet
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

@@ -25,6 +25,7 @@ from dflow.wire.values import ARRAY, SCALAR
 __all__ = ["is_array_type", "new_array", "numpy_writer", "read_array", "read_scalar"]
 
 _MAX_DTYPE_DEPTH = 16
+_MAX_DIMENSIONS = 64
 
 
 def numpy_writer(kind: type, beside: Beside) -> Callable[[Any], list[Any]] | None:
@@ -200,7 +201,8 @@ def read_array(parts: list[Any]) -> Any:
     good = type(data) is bytes or type(data) is memoryview  # what `BUFFER` stood for
     if not good or type(shape) is not list or order not in ("C", "F"):
         raise DecodeError("numpy array: expected order, shape and bytes")
-    if not all(type(n) is int and n >= 0 for n in shape):
+    # before they are multiplied: a product of long numbers takes for ever
+    if len(shape) > _MAX_DIMENSIONS or not all(type(n) is int and 0 <= n < 1 << 63 for n in shape):
         raise DecodeError(f"numpy array: expected a shape of ints >= 0, got {len(shape)} others")
     if prod(shape) * dtype.itemsize != len(data):
         raise DecodeError(

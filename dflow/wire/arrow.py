@@ -24,6 +24,7 @@ from functools import partial
 from typing import Any
 
 from dflow.errors import DecodeError, EncodeError
+from dflow.wire.arrow_limits import FREE_ROWS, outweighs, require_uncompressed
 from dflow.wire.buffers import LARGE_BYTES, Buffer
 from dflow.wire.large import Beside
 from dflow.wire.values import TABLE
@@ -128,6 +129,11 @@ def _require_plain(frame: Any, table: Any) -> None:
                 f"column {name!r:.80}: expected bytes, dates, times or decimals in a column of"
                 f" Python objects, got what Arrow calls {kind:.80}; give the column a dtype"
             )
+    if outweighs(_arrow().types, table, table.nbytes):
+        raise EncodeError(
+            f"expected at most {FREE_ROWS:,} rows of columns of nothing but None, beyond one for"
+            f" each byte of other columns, got {table.num_rows:,} rows; give the columns a dtype"
+        )
 
 
 def read_table(parts: list[Any]) -> Any:
@@ -137,14 +143,17 @@ def read_table(parts: list[Any]) -> Any:
         raise DecodeError("table: expected its kind and bytes")
     arrow = _arrow_to_read(code)
     try:
-        options = arrow.ipc.IpcReadOptions(use_threads=False)
-        with arrow.ipc.open_stream(arrow.py_buffer(data), options=options) as stream:
+        options, buffer = arrow.ipc.IpcReadOptions(use_threads=False), arrow.py_buffer(data)
+        require_uncompressed(arrow.ipc, buffer)
+        with arrow.ipc.open_stream(buffer, options=options) as stream:
             table = stream.read_all()
         table.validate(full=True)
         if code == "table":
             return _noted(table, data)
         if code == "batch":
             return _noted(_only_batch(arrow, table), data)
+        if outweighs(arrow.types, table, len(data)):
+            raise DecodeError("frame: expected columns that hold what they say")
         frame = table.to_pandas(split_blocks=True, use_threads=False)
         return frame if code == "frame" else _series(frame, name)
     except arrow.ArrowException as error:
@@ -192,6 +201,7 @@ def _arrow_to_read(code: str) -> Any:
     try:
         arrow = importlib.import_module("pyarrow")
         importlib.import_module("pyarrow.ipc")
+        importlib.import_module("pyarrow.types")
         if _INSTALL[code] == "pandas":
             importlib.import_module("pandas")
     except ImportError:

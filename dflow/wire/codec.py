@@ -152,7 +152,10 @@ class Codec:
     def _taken_out(self, values: list[Any]) -> list[Any]:
         """Return the same with large bytes where they arrive otherwise: as memoryviews."""
         codec = self.twin()
-        return [codec.decode(codec.encode(value)) for value in values]
+        try:
+            return [codec.decode(codec.encode(value)) for value in values]
+        except EncodeError as error:
+            raise DecodeError(f"expected large parts beside the message ({error})") from None
 
     def decode_each(
         self, body: bytes | memoryview, count: int, buffers: Sequence[Any] = ()

@@ -194,7 +194,7 @@ def read_view(parts: list[Any]) -> memoryview:
     kind, shape, data = parts
     if kind not in _FORMATS or type(data) not in (bytes, memoryview) or type(shape) is not list:
         raise DecodeError("memoryview: expected format, shape and bytes")
-    if len(shape) > _MAX_DIMENSIONS or not all(type(n) is int and n >= 0 for n in shape):
+    if len(shape) > _MAX_DIMENSIONS or not all(type(n) is int and 0 <= n < 1 << 63 for n in shape):
         raise DecodeError(f"memoryview: expected a shape of ints >= 0, got {len(shape)} others")
     if prod(shape) * _size(kind) != len(data):
         raise DecodeError(

@@ -23,6 +23,9 @@ __all__ = ["MAX_NOTES_BYTES", "NO_NOTES", "Notes", "pack_buffers", "pack_notes",
 MAX_NOTES_BYTES = 1 << 22
 """Far above what a batch of 512 messages and the completions of one turn can need."""
 
+MAX_NUMBER = 1 << 62
+"""Largest number in notes, but for those of a place: who counts on does not leave 64 bits."""
+
 _NUMBERS, _TAGS, _PLACES, _COMPLETED, _COUNTS, _AGES, _WITHDRAWN, _BUFFERS = range(1, 9)
 _TRUSTED_BYTES = 2048
 """Notes up to this size can make no more than a few megabytes of lists, whatever they claim."""
@@ -183,6 +186,7 @@ def _are_notes(said: Any) -> bool:
         type(said) is dict
         and all(type(key) is int and _NUMBERS <= key <= _BUFFERS for key in said)
         and all(type(value) is list and _are_numbers(value) for value in said.values())
+        and all(max(v, default=0) <= MAX_NUMBER for key, v in said.items() if key != _BUFFERS)
     )
 
 

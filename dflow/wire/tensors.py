@@ -82,7 +82,7 @@ def read_tensor(parts: list[Any]) -> Any:
         raise DecodeError("tensor: expected the name of a dtype of torch")
     if type(data) not in (bytes, memoryview) or type(shape) is not list:
         raise DecodeError("tensor: expected a shape and bytes")
-    if len(shape) > _MAX_DIMENSIONS or not all(type(n) is int and n >= 0 for n in shape):
+    if len(shape) > _MAX_DIMENSIONS or not all(type(n) is int and 0 <= n < 1 << 63 for n in shape):
         raise DecodeError(f"tensor: expected a shape of ints >= 0, got {len(shape)} others")
     size_bytes = prod(shape) * dtype.itemsize
     if size_bytes != len(data):

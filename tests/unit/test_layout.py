@@ -25,6 +25,7 @@ FLOORS = {
     "dflow.clock": 0,
     "dflow.options": 0,
     "dflow.policy": 0,
+    "dflow.plain": 0,
     "dflow.stats": 0,
     "dflow.story": 0,
     "dflow.version": 0,

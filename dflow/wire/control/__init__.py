@@ -71,6 +71,7 @@ from dflow.wire.unpack import require_whole
 
 __all__ = [
     "MAX_CONTROL_BYTES",
+    "MAX_STRANGER_BYTES",
     "VERSION",
     "Abort",
     "AbortRequest",
@@ -125,6 +126,8 @@ __all__ = [
 
 VERSION = 1
 MAX_CONTROL_BYTES = 16 * 1024 * 1024
+MAX_STRANGER_BYTES = 64 * 1024
+"""Largest message of who has not shown the run's token: what lists cost Python is 60 times that."""
 
 _KINDS: tuple[type[Control], ...] = tuple(
     getattr(module, name) for module in (said, told) for name in module.__all__
@@ -139,19 +142,28 @@ def encode(message: Control) -> bytes:
     names = _FIELDS[type(message)]
     values = (getattr(message, n) for n in names)
     # A log line or traceback with a lone surrogate must not be what kills a worker.
-    packed: bytes = msgpack.packb([VERSION, message.code, *values], unicode_errors=_ODD_TEXT)
+    packed: bytes = msgpack.packb(
+        [VERSION, message.code, *values], unicode_errors=_ODD_TEXT, default=_within_64_bits
+    )
     return packed
+
+
+def _within_64_bits(value: Any) -> int:
+    """Return the nearest number that can be sent: a sum of what peers count may be beyond."""
+    if type(value) is not int:
+        raise TypeError(f"control message: expected plain data, got {type(value).__name__}")
+    return max(-(1 << 63), min(value, (1 << 64) - 1))
 
 
 def _refuse(code: int, data: bytes) -> None:
     raise ProtocolError(f"control message: expected plain data, got an extension ({code})")
 
 
-def decode(data: bytes) -> Control:
+def decode(data: bytes, most_bytes: int = MAX_CONTROL_BYTES) -> Control:
     """Return the message in ``data``; raises `ProtocolError` for anything else."""
-    if len(data) > MAX_CONTROL_BYTES:
+    if len(data) > most_bytes:
         raise ProtocolError(
-            f"control message: expected at most {MAX_CONTROL_BYTES} bytes, got {len(data)}"
+            f"control message: expected at most {most_bytes} bytes, got {len(data)}"
         )
     try:
         require_whole(data)  # it may come from anyone who can reach the coordinator
@@ -169,7 +181,9 @@ def decode(data: bytes) -> Control:
     return kind(*values)
 
 
-_PLAIN: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "list[Any]": list}
+_NUMBERS = (int, float)
+_MOST_SECONDS = 1e15
+_PLAIN: dict[str, Any] = {"str": str, "int": int, "float": _NUMBERS, "list[Any]": list}
 
 
 def _check(kind: type[Control], values: list[Any]) -> None:
@@ -179,3 +193,5 @@ def _check(kind: type[Control], values: list[Any]) -> None:
             raise ProtocolError(
                 f"{kind.__name__}.{spec.name}: expected {spec.type}, got {type(value).__name__}"
             )
+        if expected is _NUMBERS and not -_MOST_SECONDS <= value <= _MOST_SECONDS:  # nor NaN
+            raise ProtocolError(f"{kind.__name__}.{spec.name}: expected a time, got {value}")

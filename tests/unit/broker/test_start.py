@@ -6,11 +6,12 @@ import pytest
 
 from dflow.broker.events import Received
 from dflow.broker.lifecycle import Phase
+from dflow.broker.state import CoordinatorState
 from dflow.graph.plan import WorkerId
 from dflow.message import Priority
 from dflow.options import RunOptions
 from dflow.wire import control as c
-from tests.unit.broker_pair import HANDLE, TOKEN, Fleet, chain, diamond, make_plan
+from tests.unit.broker_pair import HANDLE, TOKEN, Fake, Fleet, chain, diamond, make_plan
 
 
 def test_phases_come_in_order_from_waiting_to_finished() -> None:
@@ -238,3 +239,18 @@ def test_locate_names_every_replica_that_may_be_sent_to() -> None:
         (7, both), (8, both[1:]), (9, []), (10, []),
     ]  # fmt: skip
     assert HANDLE in fleet.fakes
+
+
+def test_only_who_showed_the_token_is_known() -> None:
+    state = CoordinatorState(chain("a", "b"), RunOptions(), "r", TOKEN)
+    fake = Fake(WorkerId("a"))
+    hellos = {
+        b"observer": c.Hello("observer", TOKEN, 1, "h"),
+        b"liar": c.Hello("observer", "wrong", 1, "h"),
+        b"stranger": c.Hello("worker", "wrong", 1, "h", "b"),
+        fake.key: fake.hello(),
+    }
+    assert not any(map(state.knows, hellos))
+    for key, hello in hellos.items():
+        state.handle(Received(key, hello), 0.0)
+    assert {key for key in hellos if state.knows(key)} == {b"observer", fake.key}

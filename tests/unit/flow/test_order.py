@@ -130,3 +130,24 @@ def test_each_result_of_an_input_has_its_place_on_its_output() -> None:
 
 def test_what_stands_outside_the_order_has_no_tag() -> None:
     assert Origin(None).tag("out") is None
+
+
+@pytest.mark.timeout(10)
+def test_a_result_of_an_input_nobody_can_count_to_does_not_hang() -> None:
+    merge = Merge("a.out->b.in", 2, numbering=True)
+    far = 2**61
+    arrive(merge, 0, results(far, completed=(far,)))
+    arrive(merge, 1, results(far + 1, completed=(far + 1,)))
+    assert merge.expected == far
+    assert merge.ready() == [0]
+    merge.took(0, 1)
+    assert merge.numbers(1, 1) == [1]
+
+
+def test_more_completions_than_any_sender_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dflow.flow.order.MAX_HELD", 3)
+    merge = Merge("a.out->b.in", 2)
+    arrive(merge, 1, results(completed=(1, 2, 3)))
+    with pytest.raises(ProtocolError, match="at most 3 inputs ahead"):
+        merge.check(1, results(completed=(4,)))
+    assert merge.held == 3

@@ -689,3 +689,16 @@ def test_numpy_is_not_imported_for_values_that_do_not_need_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("code", [31, 34])
+def test_a_shape_is_checked_before_it_is_multiplied(codec: Codec, code: int) -> None:
+    pytest.importorskip("numpy")
+    many = b"\xdd" + (60_000).to_bytes(4, "big") + (b"\xcf" + b"\xff" * 8) * 60_000
+    long = b"\x92\xd4\x05\xc1\xc6\x00\x01\x00\x00" + b"\x7f" * 65536
+    for shape in (many, b"\xdc\x00\x40" + long * 64):
+        kind = b"\xa3<u1\xa1C" if code == 31 else b"\xa1B"
+        head = bytes((0x93 + (code == 31) + 1, 0xD4, code, 0xC1))
+        with pytest.raises(DecodeError, match="a shape of ints"):
+            codec.decode(head + kind + shape + b"\xc4\x00")

@@ -35,7 +35,7 @@ plain = st.recursive(
 BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     "str": st.text(),
     "int": st.integers(0, 2**64 - 1),
-    "float": st.floats(allow_nan=False),
+    "float": st.floats(-1e15, 1e15),
     "list[Any]": st.lists(plain),
     "Mapping[int, str]": st.dictionaries(st.integers(0, 3), st.text()),
     "Mapping[str, Any]": st.dictionaries(st.text(), plain),
@@ -139,3 +139,24 @@ def test_any_bytes_are_a_message_or_a_protocol_error(data: bytes) -> None:
     except ProtocolError:
         return
     assert control.decode(control.encode(message)) == message
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 1e16, 2**63])
+def test_a_time_nobody_can_compute_with_is_refused(value: float) -> None:
+    with pytest.raises(ProtocolError, match="seconds: expected a time, got"):
+        control.decode(wire(1, control.Turn.code, value))
+
+
+def test_numbers_that_became_too_large_for_64_bits_travel_as_the_largest_there_are() -> None:
+    sent = control.StatusReply(1, {"sent": 3 * 2**64, "left": -(3**50), "fine": 2**64 - 1})
+    got = control.decode(control.encode(sent))
+    assert got == control.StatusReply(1, {"sent": 2**64 - 1, "left": -(2**63), "fine": 2**64 - 1})
+    with pytest.raises(TypeError, match="expected plain data, got set"):
+        control.encode(control.StatusReply(1, {"x": {1}}))
+
+
+def test_how_long_a_message_may_be_depends_on_who_sends_it() -> None:
+    long = control.encode(control.AbortRequest("x" * control.MAX_STRANGER_BYTES))
+    assert isinstance(control.decode(long), control.AbortRequest)
+    with pytest.raises(ProtocolError, match=f"at most {control.MAX_STRANGER_BYTES} bytes"):
+        control.decode(long, control.MAX_STRANGER_BYTES)

@@ -103,3 +103,10 @@ def test_refusing_bad_notes_takes_little_memory(data: bytes) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 10 * len(data)
+
+
+@pytest.mark.parametrize("key", [1, 4, 6])
+def test_numbers_one_could_not_count_on_from_are_refused(key: int) -> None:
+    said = {key: [2**62 + 1]} | ({5: [0]} if key == 4 else {})
+    with pytest.raises(ProtocolError, match="lists of whole numbers"):
+        parse_notes(msgpack.packb(said), 1)
