@@ -182,12 +182,14 @@ class Run:
                     lambda: handle.phase in (*_LIVE, "stopping", "finished") or self._gone.is_set()
                 )
         except BaseException:
-            self._launched.kill()
-            handle.close()
+            try:
+                self._launched.kill()
+            finally:
+                handle.close()
             raise
         if handle.phase == "finished" or self._gone.is_set():
             report = self._end()
-            if report.error is not None:
+            if report.error is not None and report.outcome != "aborted":  # as in `wait`
                 raise self._error(report)
 
     # --- looking ---------------------------------------------------------------------------------

@@ -58,13 +58,14 @@ def isolate() -> Path:
     return session
 
 
-def descendants() -> dict[int, str]:
+def descendants(mark: str | None = None) -> dict[int, str]:
     """Return pid -> command of every living process this session started, orphans included.
 
-    An orphan is known by the mark in its environment, which exec and fork both hand on.
+    An orphan is known by the mark in its environment, which exec and fork both hand on; ``mark``
+    is another one than this session's, given to a program that a test has started.
     """
     me = os.getpid()
-    mark = os.environ.get(MARK, "")
+    mark = os.environ.get(MARK, "") if mark is None else mark
     found = {}
     for process in psutil.process_iter():
         try:

@@ -268,9 +268,20 @@ def _preload() -> None:
             importlib.import_module(name)
 
 
+def _forget_the_users_signals() -> None:
+    """Handle signals as a process of a shell does, but for Ctrl-C.
+
+    What the user process ignores and blocks comes along through exec: with SIGCHLD ignored nobody
+    would know how a worker ended, with everything blocked no code could be interrupted.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
 def main(fd: int, parent: int) -> None:
     """Be the agent of the process ``parent``, connected by descriptor ``fd``."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _forget_the_users_signals()
     linux.die_with_parent(parent, signal.SIGTERM)
     linux.name_process("dflow-agent")
     mark_launched()

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
@@ -43,6 +44,9 @@ from dflow.launch.stdio import Stdio
 from dflow.options import RunOptions
 
 __all__ = ["Launched", "launch", "warn"]
+
+ASKED_S = 1.0
+"""What an agent may take to end all processes before it is killed: it may run code of the user."""
 
 
 def launch(
@@ -167,9 +171,17 @@ class Launched:
             raise StartError(f"the agent ended before the run began: {self._cause()}")
 
     def kill(self) -> None:
-        """End every process of the run now; returns when nothing is left."""
+        """End every process of the run now; returns when nothing is left.
+
+        The agent is asked to, so that nothing is left either if this process ends meanwhile: who
+        presses Ctrl-C once more does not wait for the end of this.
+        """
         if self._gone is None:
-            self._agent.kill()
+            self._agent.terminate()
+            with suppress(TimeoutError):
+                self.wait(ASKED_S)
+            if self._gone is None:
+                self._agent.kill()
         self.wait()
 
     def wait(self, timeout_s: float | None = None) -> AgentGone:

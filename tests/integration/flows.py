@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -125,16 +125,21 @@ def ended_by(error: RunError) -> RunReport:
 
 
 @contextmanager
-def python(*arguments: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """Start ``python script.py`` (or ``-c``, ``-m`` …) as a user would; its output is captured."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+def python(
+    *arguments: object, environment: Mapping[str, str] | None = None, **options: Any
+) -> Iterator[subprocess.Popen[str]]:
+    """Start ``python script.py`` (or ``-c``, ``-m`` …) as a user would; its output is captured.
+
+    ``environment`` is added to this process's own.
+    """
+    ours = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
+        env={**ours, **(environment or {})},
         **options,
     ) as process:
         try:

@@ -512,34 +512,6 @@ def test_run_started_in_one_thread_survives_it_and_may_be_used_in_another() -> N
     assert run.wait(20).balances
 
 
-def test_process_with_threads_and_its_own_zmq_context_may_run_graphs() -> None:
-    import zmq
-
-    context = zmq.Context()
-    server, client = context.socket(zmq.REP), context.socket(zmq.REQ)
-    port = server.bind_to_random_port("tcp://127.0.0.1")
-    client.connect(f"tcp://127.0.0.1:{port}")
-    stop = threading.Event()
-
-    def serve() -> None:
-        while not stop.is_set():
-            if server.poll(10):
-                server.send(server.recv())
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        last = keep()
-        values, _ = collect(Graph("zmq", count(100) >> last), last)
-        client.send(b"still here")
-        assert client.recv() == b"still here"
-    finally:
-        stop.set()
-        thread.join()
-        context.destroy(linger=0)
-    assert values == list(range(100))
-
-
 def test_readers_of_one_port_continue_where_the_last_one_left_off() -> None:
     inlet = count(20)
     with Graph("pieces", inlet).start(results=inlet) as run:

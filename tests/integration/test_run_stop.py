@@ -375,7 +375,11 @@ class Slow(Node):
 
     def on_start(self):
         Path(sys.argv[1], "running").touch()
-        time.sleep(1000)
+        try:
+            time.sleep(1000)
+        finally:
+            Path(sys.argv[1], "interrupted").touch()
+            time.sleep(1000)
 
     def produce(self):
         yield 1
@@ -385,12 +389,16 @@ if __name__ == "__main__":
 """
 
 
-def test_ctrl_c_while_a_run_starts_ends_it_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_while_a_run_starts_ends_it_and_leaves_nothing(tmp_path: Path, times: int) -> None:
     path = tmp_path / "slow.py"
     path.write_text(SLOW_START)
     with python(path, tmp_path) as process:
         eventually((tmp_path / "running").exists, within_s=20)
         process.send_signal(signal.SIGINT)
+        if times == 2:
+            eventually((tmp_path / "interrupted").exists, within_s=20)
+            process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=10)
     assert process.returncode == -signal.SIGINT
     assert "KeyboardInterrupt" in err
