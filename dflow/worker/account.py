@@ -58,11 +58,12 @@ class Account:
         for edge in at.outputs.edges:
             emitted[self._plane.plan.edges[edge.index].output] = edge.emitted
         unconsumed = sum(count.count for count in self._unconsumed)
+        refused = 0 if at.order is None else at.order.errors
         busy_ns = code.busy_ns + sum(part.busy_ns for part in parts)
         return NodeStats(
             handled=at.dispatch.handled,
             emitted=sum(emitted.values()) + unconsumed,
-            errors=code.errors + sum(part.errors for part in parts),
+            errors=code.errors + refused + sum(part.errors for part in parts),
             ticks=self._ticks.called,
             busy_ns=busy_ns,
             metrics=dict(at.ctx.metrics.values),

@@ -123,7 +123,7 @@ class AsyncRunner:
         if hasattr(results, "__aiter__"):
             async for value in results:
                 if value is not None:
-                    self.emit(value)
+                    self.try_to_emit(value, "handler" if paced else "")
                 if paced and self.late:
                     self._next_turn.clear()
                     await self._next_turn.wait()
@@ -139,6 +139,19 @@ class AsyncRunner:
         """Emit, and let the main loop look at the wire soon."""
         self._emit(value)
         self._events.wake()
+
+    def try_to_emit(self, value: Any, where: str) -> None:
+        """Emit what was yielded ``where``; if it cannot be, only this value is lost.
+
+        Raises why for a hook, where ``where`` is empty: what is wrong with one ends it.
+        """
+        try:
+            self.emit(value)
+        except Exception as error:  # refused, or it cannot travel
+            if not where:
+                raise
+            self.errors += 1
+            self._on_error(error, where)
 
     def call(self, coroutine: Any) -> None:
         """Run a hook's coroutine (or async generator) to its end."""
@@ -226,7 +239,7 @@ class AsyncSource:
             ):
                 value = await anext(self._values)
                 if value is not None:
-                    self._runner.emit(value)
+                    self._runner.try_to_emit(value, "source")
         except StopAsyncIteration:
             self.exhausted = True
         except asyncio.CancelledError as error:

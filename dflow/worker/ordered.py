@@ -63,15 +63,19 @@ class Slot:
 
 
 class Order:
-    """The line of one replica. ``on_error`` hears of results refused when their turn came."""
+    """The line of one replica. ``on_error`` hears of results refused when their turn came.
 
-    __slots__ = ("_completed", "_edges", "_line", "_on_error")
+    ``errors`` counts those.
+    """
+
+    __slots__ = ("_completed", "_edges", "_line", "_on_error", "errors")
 
     def __init__(
         self, edges: Sequence[QueueEdge], on_error: Callable[[BaseException, str], None]
     ) -> None:
         self._edges = tuple(edge for edge in edges if edge.plan.tagged)
         self._on_error = on_error
+        self.errors = 0
         self._line: deque[Slot] = deque()
         self._completed: deque[int] = deque()
 
@@ -118,6 +122,7 @@ class Order:
         try:
             offering.commit(kept.prepared, id=kept.id, tag=tag, cancelled=kept.cancelled)
         except EdgeFull as error:
+            self.errors += 1
             self._on_error(error, "handler")
 
     def keeps(self, id: str) -> bool:

@@ -191,7 +191,7 @@ class Pulse:
     def _run(self) -> None:
         try:
             self._beat_until_leaving()
-        except BaseException:  # noqa: BLE001  # a worker without a pulse would hang unseen
+        except Exception:  # noqa: BLE001  # a worker without a pulse would hang unseen
             traceback.print_exc()
             self._exit(EXIT_BROKEN)
 

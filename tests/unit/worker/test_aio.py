@@ -371,3 +371,34 @@ def test_closing_an_async_source_cancels_what_it_waits_for(bench: Bench) -> None
     bench.until(lambda: bench.out == [1])
     one.close()
     assert (closed, one.exhausted, one.waiting, bench.raised) == ([True], True, False, [])
+
+
+def refusing(bench: Bench, unwanted: int) -> Callable[[Any], None]:
+    """Return an emit that refuses one value."""
+
+    def emit(value: Any) -> None:
+        if value == unwanted:
+            raise ValueError(f"{value} is refused")
+        bench.emit(value)
+
+    return emit
+
+
+def test_of_an_async_generator_only_the_value_that_is_refused_is_lost(bench: Bench) -> None:
+    bench.runner._emit = refusing(bench, 1)
+    bench.start(lambda: numbers(4))
+    bench.until(lambda: not bench.runner.active)
+    assert bench.out == [0, 2, 3]
+    assert [(str(error), where) for error, where in bench.raised] == [("1 is refused", "handler")]
+    assert bench.runner.errors == 1
+    assert bench.counts == (1, 1)
+
+
+def test_an_async_source_goes_on_after_a_value_that_is_refused(bench: Bench) -> None:
+    bench.runner._emit = refusing(bench, 1)
+    source = AsyncSource(numbers(4), bench.runner, bench.gate, bench.on_error)
+    source.turn()
+    bench.until(lambda: source.exhausted)
+    assert bench.out == [0, 2, 3]
+    assert [where for _, where in bench.raised] == ["source"]
+    assert bench.runner.errors + source.errors == 1

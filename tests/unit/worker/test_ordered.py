@@ -448,6 +448,7 @@ def test_a_result_refused_when_its_turn_comes_is_an_error(doors: Doors, made: li
     doors[2].set()
     bench.until(lambda: not bench.tasks.active)
     assert isinstance(bench.raised[0], EdgeFull)
+    assert bench.order.errors == 1
     assert bench.output.sent == [(2, (2, 0))]
     assert bench.completed == [0, 1, 2]
 
