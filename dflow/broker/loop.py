@@ -111,7 +111,7 @@ class Loop:
         for source in (self._agent, self._signals):
             if source is not None:
                 poller.add(source.fileno())
-        self._feed(Tick())
+        self.feed(Tick())
         while self._report is None:
             ready = poller.wait(self._patience_s())
             self._read_router()
@@ -119,7 +119,7 @@ class Loop:
                 self._read_agent(self._agent)
             if self._signals is not None and self._signals.fileno() in ready:
                 self._read_signals(self._signals)
-            self._feed(Tick())
+            self.feed(Tick())
             self._tell_status()
         return self._report
 
@@ -147,7 +147,7 @@ class Loop:
                 event: Event = Received(key, control.decode(frames[0], most))
             except ProtocolError as error:
                 event = Garbled(key, str(error))
-            self._feed(event)
+            self.feed(event)
 
     def _read_agent(self, agent: Pipe) -> None:
         messages = agent.available()
@@ -158,7 +158,7 @@ class Loop:
             match parse_event(message):
                 case Exited(worker, pid, code, signal):
                     name = None if signal is None else signal_name(signal)
-                    self._feed(WorkerExited(worker, pid, code, name))
+                    self.feed(WorkerExited(worker, pid, code, name))
         if agent.closed_by_peer and self._report is None:
             raise AgentDied("the agent died; the coordinator ends with it")
 
@@ -167,13 +167,14 @@ class Loop:
             if self.first_signal is None:
                 self.first_signal = number
                 logger.info("draining; interrupt again to end now")
-                self._feed(DrainRequested())
+                self.feed(DrainRequested())
             else:
-                self._feed(AbortRequested("interrupted twice"))
+                self.feed(AbortRequested("interrupted twice"))
 
     # --- out ----------------------------------------------------------------------------
 
-    def _feed(self, event: Event) -> None:
+    def feed(self, event: Event) -> None:
+        """Decide what an event means, and carry it out."""
         self._events.append(event)
         while self._events:
             for instruction in self._state.handle(self._events.popleft(), self._now_s()):

@@ -145,6 +145,7 @@ class Kernel:
         self.now = 0
         self.steps = 0
         self.current: Task | None = None
+        self.last: Task | None = None  # who made the last step, if it was a task
         self.observers: list[Callable[[], object]] = []
         self._number = 0
         self._queue: list[tuple[int, int, Any, int]] = []
@@ -155,7 +156,9 @@ class Kernel:
 
     def park(self, timeout_s: float | None) -> None:
         """Let others run until somebody wakes this task, or ``timeout_s`` has passed."""
-        until = None if timeout_s is None else self.now + max(0, int(timeout_s * 1e9 + 0.5))
+        until = None
+        if timeout_s is not None:  # never 0: or who waits for less than 1 ns would do so for ever
+            until = self.now + max(_LEAST_NS, int(timeout_s * 1e9 + 0.5))
         self._park(until)
 
     def pause(self, least_ns: int = _LEAST_NS, most_ns: int = _MOST_NS) -> None:
@@ -229,6 +232,7 @@ class Kernel:
             when, _, what, version = heappop(queue)
             if not isinstance(what, Task):
                 self.now = max(self.now, when)
+                self.last = None
                 what()
             else:
                 process = what.process
@@ -239,7 +243,7 @@ class Kernel:
                     continue
                 self.now = max(self.now, when)
                 what.version += 1
-                self.current = what
+                self.current = self.last = what
                 what.resume()
                 self.current = None
             self.steps += 1

@@ -10,6 +10,7 @@ from dflow.errors import DflowError, RunError
 from dflow.options import RunOptions
 from dflow.report import RunReport
 from dflow.testing.faults import Faults
+from dflow.testing.minimal import relevant
 from dflow.testing.spending import sleeping_virtually
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class SimulationFailed(DflowError, AssertionError):
     """
 
     def __init__(self, text: str, simulation: Simulation) -> None:
-        super().__init__(f"{text}\n{simulation.replay}\n{_last(simulation.trace)}")
+        super().__init__(f"{text}\n{simulation.replay}\n{_told(simulation)}")
         self.what = text
         self.simulation = simulation
 
@@ -54,6 +55,8 @@ class Simulation:
         self.now_s = world.kernel.now / 1e9
         self.steps = world.kernel.steps
         self.logs = [(worker, record.level, record.message) for worker, record in world.logs]
+        self.broken = world.broken
+        self.channels = world.channels
         self._report = world.report
         self._graph = world.graph
         self._taps: Taps | None = world.taps
@@ -64,6 +67,11 @@ class Simulation:
         if self._report is None:
             raise RunError("the simulation broke off before there was a report; see its trace")
         return self._report
+
+    @property
+    def outcome(self) -> str:
+        """How the run ended, as its report says; ``"broken off"`` if there is none."""
+        return self._report.outcome if self._report is not None else "broken off"
 
     @property
     def replay(self) -> str:
@@ -119,6 +127,7 @@ def simulate(
             "simulate: expected the package greenlet; pip install 'dflow[testing]'"
         ) from error
     from dflow.testing.taps import Taps
+    from dflow.testing.watcher import Watcher
     from dflow.testing.world import World
 
     options = RunOptions().updated(run_options)
@@ -132,8 +141,10 @@ def simulate(
     )
     if observe is not None:
         observe(world)
+    watcher = Watcher(world)
     with sleeping_virtually(sleep_virtually):
         over = world.run(limit_s)
+    watcher.conclude()
     simulation = Simulation(world)
     _check(world, simulation, over, limit_s)
     if raise_errors:
@@ -149,6 +160,8 @@ def _check(world: World, simulation: Simulation, over: bool, limit_s: float) -> 
         kind = type(world.crash).__name__
         text = f"expected every participant to work, got {kind}: {world.crash}"
         raise SimulationFailed(text, simulation) from world.crash
+    if world.broken is not None:
+        raise SimulationFailed(str(world.broken), simulation)
     if not over:
         text = (
             f"expected the run to be over within {limit_s:g} s of virtual time, got a run that is "
@@ -169,6 +182,7 @@ def _raise_failure(simulation: Simulation) -> None:
         raise failure
 
 
-def _last(trace: Trace) -> str:
-    lines = [str(event) for event in trace.events[-TOLD:]]
-    return "\n".join([f"the last {len(lines)} of {len(trace)} events:", *lines])
+def _told(simulation: Simulation) -> str:
+    """Return the last lines of the trace that are about what went wrong."""
+    lines = relevant(simulation.trace, simulation.broken, simulation.channels, TOLD)
+    return "\n".join([f"of {len(simulation.trace)} events:", *lines])

@@ -14,6 +14,7 @@ from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from dflow.broker.events import Event as CoordinatorEvent
 from dflow.broker.loop import Loop
 from dflow.broker.state import CoordinatorState
 from dflow.errors import GraphError
@@ -22,6 +23,7 @@ from dflow.message import EXTERNAL
 from dflow.options import RunOptions
 from dflow.report import RunReport
 from dflow.testing.faults import Cut, Faults, Kill, Stall, draw
+from dflow.testing.invariants import Broken
 from dflow.testing.kernel import Kernel, Process, Task
 from dflow.testing.logs import simulated_logger
 from dflow.testing.network import Network, Source
@@ -121,6 +123,7 @@ class World:
     report: RunReport | None = field(default=None, init=False)
     logs: list[tuple[str, c.Log]] = field(default_factory=list, init=False)
     crash: BaseException | None = field(default=None, init=False)
+    broken: Broken | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.kernel = Kernel(self.seed)
@@ -144,6 +147,11 @@ class World:
         """Call ``callback`` after each step of the simulation."""
         self.kernel.observers.append(callback)
 
+    def tell(self, event: CoordinatorEvent) -> None:
+        """Let the coordinator hear of ``event`` now; not from a simulated thread."""
+        if self.report is None:
+            self._loop.feed(event)
+
     def run(self, limit_s: float) -> bool:
         """Run to the end; False if it is not over after ``limit_s`` of virtual time."""
         limit_ns = int(limit_s * 1e9)
@@ -157,7 +165,7 @@ class World:
     @property
     def over(self) -> bool:
         """Whether every process has ended, or one has crashed."""
-        if self.crash is not None:
+        if self.crash is not None or self.broken is not None:
             return True
         return (
             self._main is not None
@@ -194,6 +202,7 @@ class World:
         )
         agent: Any = self._agent
         loop = Loop(self.state, router, agent, system=system, relay=self._relay, say=self._say)
+        self._loop = loop
 
         def coordinate() -> None:
             self.report = loop.run()

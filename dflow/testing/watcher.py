@@ -1,0 +1,65 @@
+"""Looks at a simulated run after each of its steps, and says which invariant it broke."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dflow.broker.lifecycle import Phase
+from dflow.graph.plan import WorkerId
+from dflow.testing.invariants import Broken, Invariants, Seen
+
+if TYPE_CHECKING:
+    from dflow.testing.world import Worker, World
+
+__all__ = ["Watcher"]
+
+_CUT_SHORT = (Phase.ABORTING, Phase.LEAVING, Phase.FINISHED)
+
+
+class Watcher:
+    """Of one world. ``broken`` is the first invariant that did not hold; the world ends with it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._invariants = Invariants(world.plan)
+        self._seen: dict[WorkerId, Seen] = {}
+        self._by_name = {str(me): worker for me, worker in world.workers.items()}
+        world.observe(self._look)
+
+    def _look(self) -> None:
+        world = self._world
+        kernel = world.kernel
+        task = kernel.last
+        worker = None if task is None else self._by_name.get(task.process.name)
+        if worker is None or worker.replica is None or world.broken is not None:
+            return
+        me = worker.me
+        seen = self._seen.get(me)
+        if seen is None:
+            seen = self._seen[me] = Seen(me, worker.replica.plane)
+        seen.phase = worker.replica.loop.state.phase
+        seen.aborted = world.state.phase in _CUT_SHORT
+        if self._invariants.due(kernel.now):
+            for other in self._seen.values():
+                self._excuse(other, world.workers[other.worker])
+        world.broken = self._invariants.look(seen, self._seen, kernel.now)
+
+    def _excuse(self, seen: Seen, worker: Worker) -> None:
+        """Note whether a worker has a reason of its own to rest."""
+        process, replica = worker.process, worker.replica
+        seen.alive = process.alive
+        seen.excused = (
+            process.stalled_until > self._world.kernel.now
+            or any(task.sleeping for task in process.tasks)
+            or replica is None
+            or replica.work.held
+            or replica.work.active
+        )
+
+    def conclude(self) -> Broken | None:
+        """Return what is broken at the end of the run, or None."""
+        world = self._world
+        if world.broken is None and world.report is not None:
+            found = self._invariants.conclude(world.report, self._seen.values(), world.kernel.now)
+            world.broken = found[0] if found else None
+        return world.broken
