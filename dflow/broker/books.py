@@ -55,7 +55,7 @@ def parse_stats(raw: list[object], who: object) -> WorkerStats:
     try:
         stats = WorkerStats.from_wire(raw)
         good = _are_counters(stats)
-    except (TypeError, ValueError, AttributeError):
+    except (TypeError, ValueError, AttributeError, RecursionError):
         stats, good = WorkerStats(), False
     if not good:
         raise ProtocolError(f"{who}: expected stats (whole numbers >= 0), got something else")

@@ -126,6 +126,8 @@ __all__ = [
 
 VERSION = 1
 MAX_CONTROL_BYTES = 16 * 1024 * 1024
+MAX_DEPTH = 64
+"""Most lists and dicts inside of each other; what dflow says itself has eight."""
 MAX_STRANGER_BYTES = 64 * 1024
 """Largest message of who has not shown the run's token: what lists cost Python is 60 times that."""
 
@@ -169,16 +171,32 @@ def decode(data: bytes, most_bytes: int = MAX_CONTROL_BYTES) -> Control:
         require_whole(data)  # it may come from anyone who can reach the coordinator
         version, code, *values = msgpack.unpackb(data, strict_map_key=False, ext_hook=_refuse)
         kind = _MESSAGES[code]
+        if type(version) is not int:
+            raise TypeError("version")
     except Exception as error:  # noqa: BLE001  # msgpack raises many types
         raise ProtocolError(f"control message: malformed ({type(error).__name__})") from None
+    if len(data) > MAX_DEPTH and _is_deep(values):
+        raise ProtocolError(f"control message: expected at most {MAX_DEPTH} levels, got more")
     if version != VERSION:
-        raise ProtocolError(f"control message: expected version {VERSION}, got {version!r}")
+        raise ProtocolError(f"control message: expected version {VERSION}, got {version!r:.40}")
     if len(values) != len(_FIELDS[kind]):
         raise ProtocolError(
             f"{kind.__name__}: expected {len(_FIELDS[kind])} fields, got {len(values)}"
         )
     _check(kind, values)
     return kind(*values)
+
+
+def _is_deep(values: list[Any]) -> bool:
+    """Whether something is nested so deep that whoever shows or copies it may run out of stack."""
+    for _ in range(MAX_DEPTH):
+        inside = [value for value in values if type(value) is list or type(value) is dict]
+        if not inside:
+            return False
+        values = [
+            part for value in inside for part in (value if type(value) is list else value.values())
+        ]
+    return True
 
 
 _NUMBERS = (int, float)
