@@ -158,9 +158,9 @@ class World:
         kernel = self.kernel
         try:
             kernel.run(lambda: self.over or kernel.now > limit_ns)
+            return self.over
         finally:
             kernel.unwind(self._processes)
-        return self.over
 
     @property
     def over(self) -> bool:
