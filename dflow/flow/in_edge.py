@@ -24,7 +24,7 @@ from dflow.flow.credit import ReceiveWindow
 from dflow.flow.order import Merge
 from dflow.message import Headers, Priority
 from dflow.wire.buffers import LARGE_BYTES
-from dflow.wire.frames import Frame, array_header_size, pack_closed, pack_credit
+from dflow.wire.frames import END, Frame, array_header_size, pack_closed, pack_credit
 from dflow.wire.notes import NO_NOTES, Notes, parse_notes
 
 __all__ = ["LOST", "STALE_NS", "Batch", "InChannel", "Unwanted"]
@@ -200,8 +200,13 @@ class InChannel:
         elif notes.tags or notes.completed:
             raise ProtocolError(f"edge {self.edge_id}: expected no tags, its sender is not ordered")
 
-    def accept_end(self, frame: Frame) -> None:
-        """Note that the sender is done; raises `ProtocolError` if messages are missing."""
+    def accept_end(self, frame: Frame) -> bool:
+        """Note that the sender is done; False if it has said so before.
+
+        Raises `ProtocolError` if messages are missing.
+        """
+        if self.has_ended(frame):
+            return False
         self._check_open(frame)
         if frame.sequence != self.window.received:
             raise ProtocolError(
@@ -211,6 +216,22 @@ class InChannel:
         self.end_at = frame.sequence
         if self.merge is not None:
             self.merge.end(self._place)
+        return True
+
+    def has_ended(self, frame: Frame) -> bool:
+        """Whether ``frame`` is the END that has arrived before."""
+        if frame.kind != END or self.end_at is None:
+            return False
+        return (frame.sequence, frame.epoch) == (self.end_at, self.epoch)
+
+    def confirm(self, frame: Frame) -> None:
+        """Raise `ProtocolError` unless all that the sender says it has sent has arrived."""
+        self._check_open(frame)
+        if frame.sequence != self.window.received:
+            raise ProtocolError(
+                f"edge {self.edge_id}: expected the {frame.sequence} messages that were sent, got "
+                f"{self.window.received}; its connection was lost"
+            )
 
     def _check_open(self, frame: Frame) -> None:
         if self.end_at is not None:

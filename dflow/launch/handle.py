@@ -305,6 +305,7 @@ class Handle:
                     with self.changed:
                         said = c.Stats(self._stats())
                     plane.sweep(self._clock.monotonic_ns())
+                    plane.look_for_doubt(self._clock.monotonic_ns())
                     self._outbox += (said, c.StatusRequest(_NOBODY_WAITS))
                 while self._outbox:
                     self._dealer.send(c.encode(self._outbox.popleft()))
@@ -330,6 +331,7 @@ class Handle:
         plane.receive(ready)
         if not self._parted:
             plane.flush()
+            plane.outbound.ask()
         self._sending.looked()
         self._keep_the_last()
         owing = plane.inbound.grant(idle=not ready)

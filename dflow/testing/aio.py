@@ -20,10 +20,12 @@ class VirtualLoop(base_events.BaseEventLoop):
     """
 
     def __init__(self, network: Network) -> None:
+        self._abandoned = False
         super().__init__()
         self._network = network
         self._selector = _Selector(network)
         self._clock_resolution = 1e-9
+        network.loops.append(self)
 
     def time(self) -> float:
         """Return virtual time in seconds."""
@@ -54,6 +56,16 @@ class VirtualLoop(base_events.BaseEventLoop):
 
     def _write_to_self(self) -> None:
         self._selector.news()
+
+    def abandon(self) -> None:
+        """Its process has ended: nobody waits for what it still had to do."""
+        self._abandoned = True
+        for task in asyncio.all_tasks(self):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # or it complains
+
+    def is_closed(self) -> bool:
+        """Whether nothing will ever run here."""
+        return self._abandoned or super().is_closed()
 
     def close(self) -> None:
         """Release the loop; idempotent."""

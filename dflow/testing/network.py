@@ -307,6 +307,7 @@ class Network:
         self.kernel = kernel
         self.ends: dict[str, Any] = {}
         self.sources: list[Source] = []
+        self.loops: list[Any] = []  # of asyncio
         self.connections: list[Connection] = []
         self.moved_ns = 0  # when a frame with data arrived last
         self.faults: list[Fault] = []  # that came true

@@ -160,6 +160,8 @@ class World:
             kernel.run(lambda: self.over or kernel.now > limit_ns)
             return self.over
         finally:
+            for loop in self.network.loops:
+                loop.abandon()
             kernel.unwind(self._processes)
 
     @property

@@ -10,7 +10,8 @@ A frame is a 34-byte little-endian header and a body::
             6  I   epoch
            10  I   channel
            14  I   count of payloads (BATCH and NOTED, else 0)
-           18  Q   sequence: BATCH the number of its first message, END the number of all
+           18  Q   sequence: BATCH the number of its first message, END the number of all, ASK
+                   of those so far
            26  Q   sender's wall clock, nanoseconds (BATCH and END, else 0)
            34      body
 
@@ -18,8 +19,10 @@ The header is a fixed struct and not msgpack, because a receiver must be able to
 route and count a frame without decoding what a peer wrote into it. The body of a BATCH is
 one msgpack array, so that a whole batch is decoded by one call. A NOTED frame is a BATCH whose
 body begins with notes (`dflow.wire.notes`): their size in 4 bytes, then they themselves. It is
-parsed as a BATCH, and may hold notes alone. The body of CREDIT and CLOSED is three counters of
-8 bytes, then the numbers of messages that are done before their turn, 8 bytes each.
+parsed as a BATCH, and may hold notes alone. ASK has no body: its sender has not heard of what it
+sent for long (`dflow.flow.asking`); it is answered by a CREDIT. The body of CREDIT and CLOSED is
+three counters of 8 bytes, then the numbers of messages that are done before their turn, 8 bytes
+each.
 
 `parse` accepts exactly what the ``pack_*`` functions produce and raises `ProtocolError` for
 anything else; the payloads of a BATCH are `dflow.wire.codec`'s to judge.
@@ -34,6 +37,7 @@ from typing import NamedTuple
 from dflow.errors import ProtocolError
 
 __all__ = [
+    "ASK",
     "BATCH",
     "CLOSED",
     "CREDIT",
@@ -49,6 +53,7 @@ __all__ = [
     "VERSION",
     "Frame",
     "array_header_size",
+    "pack_ask",
     "pack_batch",
     "pack_closed",
     "pack_credit",
@@ -65,7 +70,7 @@ __all__ = [
 
 MAGIC = b"df"
 VERSION = 1
-HELLO, BATCH, END, CREDIT, CLOSED, REFUSED, NOTED = 1, 2, 3, 4, 5, 6, 7
+HELLO, BATCH, END, CREDIT, CLOSED, REFUSED, NOTED, ASK = 1, 2, 3, 4, 5, 6, 7, 8
 KIND_NAMES = {
     HELLO: "HELLO",
     BATCH: "BATCH",
@@ -74,6 +79,7 @@ KIND_NAMES = {
     CLOSED: "CLOSED",
     REFUSED: "REFUSED",
     NOTED: "NOTED",
+    ASK: "ASK",
 }
 MAX_TEXT_BYTES = 4096
 MAX_FRAME_BYTES = 1 << 30
@@ -156,6 +162,11 @@ def pack_hello(channel: int, epoch: int, token: str) -> bytes:
 def pack_end(channel: int, epoch: int, sequence: int, sent_ns: int) -> bytes:
     """Return the sender's last word; ``sequence`` is the number of messages it ever sent."""
     return _HEADER.pack(_STARTS[END], epoch, channel, 0, sequence, sent_ns)
+
+
+def pack_ask(channel: int, epoch: int, sequence: int) -> bytes:
+    """Return a sender's question how the receiver stands; ``sequence``: messages sent so far."""
+    return _HEADER.pack(_STARTS[ASK], epoch, channel, 0, sequence, 0)
 
 
 def pack_credit(
@@ -300,7 +311,7 @@ def _kind(start: bytes) -> int:
     if version != VERSION:
         raise ProtocolError(f"frame: expected version {VERSION}, got {version}")
     if got not in KIND_NAMES:
-        raise ProtocolError(f"frame: expected a kind of 1 to {NOTED}, got {got}")
+        raise ProtocolError(f"frame: expected a kind of 1 to {ASK}, got {got}")
     raise ProtocolError(f"{KIND_NAMES[got]} frame: expected no flags, got {flags:#06x}")
 
 
@@ -314,8 +325,9 @@ def _check_small(frame: Frame) -> None:
             raise ProtocolError(f"{name}: expected at most {MAX_TEXT_BYTES} bytes, got {size}")
         parse_text(frame)
         return
-    expected = 0 if frame.kind == END else _COUNTERS.size
-    if frame.kind != END and size > expected:  # numbers of messages done out of order
+    empty = frame.kind in (END, ASK)
+    expected = 0 if empty else _COUNTERS.size
+    if not empty and size > expected:  # numbers of messages done out of order
         expected += min((size - expected) // 8, MAX_BEYOND) * 8
     if size != expected:
         raise ProtocolError(f"{name}: expected a body of {expected} bytes, got {size}")

@@ -190,6 +190,9 @@ class Inbound:
                 return
             channel = self.channels.get(number)
             if channel is None or channel.peer != (link, peer):
+                if channel is not None and channel.has_ended(frame):
+                    link.send(peer, channel.credit_frame())  # it came by a connection since lost
+                    return
                 channel = None
                 raise ProtocolError(f"channel {number} was not opened by this peer")
             if frame.kind == f.BATCH:
@@ -198,11 +201,16 @@ class Inbound:
                     batch.buffers = self._borrow(batch.notes)
                 self.offer(channel)
             elif frame.kind == f.END:
-                channel.accept_end(frame)
-                self.offer(channel)
-                self._homes[number].open -= not channel.external
+                if channel.accept_end(frame):
+                    self.offer(channel)
+                    self._homes[number].open -= not channel.external
+                else:  # its sender has not heard of us for long
+                    _send(channel, channel.credit_frame())
+            elif frame.kind == f.ASK:
+                channel.confirm(frame)
+                _send(channel, channel.credit_frame())
             else:
-                raise ProtocolError(f"expected a batch or END, got frame kind {frame.kind}")
+                raise ProtocolError(f"expected a batch, END or ASK, got frame kind {frame.kind}")
         except ProtocolError as error:
             if channel is None:
                 opened = self.channels.values()

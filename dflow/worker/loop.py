@@ -153,6 +153,7 @@ class WorkerLoop:
         late = now >= self._report_all_at
         if late:
             self._report_all_at = now + BUSY_REPORT_NS
+            self._plane.outbound.ask()
         return late
 
     def _timeout_s(self, owing: bool) -> float | None:

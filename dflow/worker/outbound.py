@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from dflow.errors import ProtocolError
+from dflow.flow.asking import Doubt
 from dflow.flow.batch import Cut
 from dflow.flow.in_edge import InChannel
 from dflow.flow.local_edge import LocalEdge, Ref
@@ -79,7 +80,8 @@ class Outbound(Outputs):
     """
 
     __slots__ = (
-        "_asked", "_clock", "_codec", "_connect", "_edge_of", "_epoch", "_inbound", "_kept",
+        "_asked", "_asking", "_clock", "_codec", "_connect", "_doubts", "_edge_of", "_epoch",
+        "_inbound", "_kept",
         "_labels", "_local", "_on_violation", "_poller", "_token", "_unwelcomed",
         "full", "hungry", "links",
     )  # fmt: skip
@@ -122,6 +124,10 @@ class Outbound(Outputs):
                 key, merge = edge_key(edge.index), edge_merge(edge.id)
                 self.edges.append(self.make(edge, [c.number for c in mine], key, merge))
         self._edge_of = {number: edge for edge in self.edges for number in edge.channels}
+        self._doubts: dict[int, Doubt] = {}
+        self._asking: list[int] = []
+        for made in self.edges:
+            self._expect_reports(made)
 
     def make(
         self,
@@ -177,6 +183,7 @@ class Outbound(Outputs):
         """Add an edge that was not planned (messages sent from outside)."""
         self.edges.append(edge)
         self._edge_of |= dict.fromkeys(edge.channels, edge)
+        self._expect_reports(edge)
         self.open(rows)
 
     @property
@@ -290,6 +297,34 @@ class Outbound(Outputs):
                     self._inbound.end_local(number)
                     continue
                 self.links[number].send(f.pack_end(number, self._epoch, sent, now))
+
+    def _expect_reports(self, edge: Edge) -> None:
+        if isinstance(edge, LocalEdge):
+            return
+        for number, window in zip(edge.channels, edge.windows, strict=True):
+            if number not in self._inbound.local:
+                self._doubts[number] = Doubt(window)
+
+    def in_doubt(self, now: int) -> bool:
+        """Return whether it is time for `ask`; one thread calls it now and then, without a lock."""
+        for number, doubt in list(self._doubts.items()):
+            edge = self._edge_of[number]
+            if not edge.closed and doubt.due(now, ended=edge.ended):
+                self._asking.append(number)
+        return bool(self._asking)
+
+    def ask(self) -> None:
+        """Ask the receivers that nothing was heard of for long how they stand."""
+        while self._asking:
+            number = self._asking.pop()
+            edge, link = self._edge_of[number], self.links.get(number)
+            if link is None or number in self._unwelcomed:
+                continue
+            sent = edge.windows[edge.channels.index(number)].sent
+            if edge.ended:
+                link.send(f.pack_end(number, self._epoch, sent, self._clock.wall_ns()))
+            else:
+                link.send(f.pack_ask(number, self._epoch, sent))
 
     def _on_report(self, number: int, data: bytes) -> None:
         edge = self._edge_of[number]

@@ -238,6 +238,14 @@ class DataPlane:
             self._swept_ns = now
             self.memory.sweep()
 
+    def look_for_doubt(self, now: int) -> None:
+        """See to it that receivers that were not heard of for long are asked; now and then.
+
+        By one thread; ``now`` is the monotonic clock.
+        """
+        if self.outbound.in_doubt(now):
+            self.wakeup.set()
+
     def _metrics(self) -> dict[str, float]:
         """Return the numbers of dflow's own that appear among a node's, those that are not 0."""
         found = {"dflow.refused_frames": self.inbound.strangers}

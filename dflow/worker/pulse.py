@@ -313,6 +313,7 @@ class Pulse:
         if plane.lock.acquire(blocking=False):
             try:
                 if plane.outbound.unsent and not plane.closed:
+                    plane.outbound.ask()
                     plane.pump()
                     plane.gate.close()
                     if self.wake_after_flush:
@@ -337,6 +338,7 @@ class Pulse:
     def _report(self) -> None:
         if self._plane is not None:
             self._plane.sweep(self._clock.monotonic_ns())
+            self._plane.look_for_doubt(self._clock.monotonic_ns())
         if self._collect is not None:
             self._socket.send(c.encode(c.Stats(self._collect().to_wire())))
         else:

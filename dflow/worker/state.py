@@ -173,7 +173,7 @@ TABLE: dict[Phase, dict[Any, Phase]] = {
     },
     P.ENDING: {"on_end": P.FLUSHING, HookRaised: P.FAILED, **_too_late(P.ENDING)},
     P.FLUSHING: {Simple.FLUSHED: P.DRAINED, HookRaised: P.FAILED, **_too_late(P.FLUSHING)},
-    P.DRAINED: {c.Stop: P.STOPPING, **_too_late(P.DRAINED)},
+    P.DRAINED: {c.Stop: P.STOPPING, HookRaised: P.FAILED, **_too_late(P.DRAINED)},
     P.STOPPING: {"on_stop": P.STOPPED, c.Abort: P.STOPPING},
     P.STOPPED: {c.Exit: P.GONE, c.Abort: P.STOPPED},
     P.FAILED: {HookRaised: P.FAILED, c.Stop: P.FAILED, **_too_late(P.FAILED)},

@@ -77,6 +77,7 @@ WAY: dict[Phase, dict[str, Phase]] = {
         "DrainNode": P.DRAINED,
         "Pause": P.DRAINED,
         "Stop": P.STOPPING,
+        "HookRaised": P.FAILED,
     },
     P.STOPPING: {"on_stop": P.STOPPED},
     P.STOPPED: {},

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dflow import Graph, node, sink, source
-from dflow.testing import simulate
+import pytest
+
+from dflow import Graph, edge, node, sink, source
+from dflow.errors import HookFailed
+from dflow.testing import Cut, Drop, Faults, simulate, spend
 
 
 @source
@@ -17,6 +20,12 @@ def numbers(n: int) -> Iterator[int]:
 @node
 def square(x: int) -> int:
     return x * x
+
+
+@node
+def slow(x: int) -> int:
+    spend(0.003)
+    return x
 
 
 @sink
@@ -38,3 +47,25 @@ def test_a_graph_runs_to_its_end_and_tells_what_each_node_emitted() -> None:
 def test_the_same_seed_gives_the_same_trace_and_another_one_another() -> None:
     one, again, other = (simulate(squares(replicas=2), seed=seed) for seed in (1, 1, 2))
     assert str(one.trace) == str(again.trace) != str(other.trace)
+
+
+def test_a_lost_last_report_does_not_stop_the_run() -> None:
+    graph = Graph("g", numbers(3) >> edge(capacity=1) >> square() >> show())
+    lost = Faults(exactly=[Drop("numbers[0].out->square[0].in", 1)])
+    simulation = simulate(graph, seed=1, faults=lost)
+    assert simulation.results("show") == [0, 1, 4]
+    assert 1 < simulation.now_s < 3  # it was asked for after a second
+
+
+def test_a_cut_connection_ends_the_run_by_name() -> None:
+    cut = Faults(exactly=[Cut("numbers.out->slow.in", at_s=0.02)])
+    with pytest.raises(HookFailed, match=r"edge numbers\.out->slow\.in") as caught:
+        simulate(Graph("g", numbers(500) >> slow() >> show()), seed=1, faults=cut)
+    assert caught.value.report.balanced
+
+
+def test_a_connection_cut_after_the_sender_is_done_is_noticed() -> None:
+    """It has said that it is drained, and hears only then that its END was refused."""
+    graph = Graph("g", numbers(50) >> slow().options(replicas=3) >> show())
+    with pytest.raises(HookFailed, match="refused"):
+        simulate(graph, seed=1, faults=Faults(cut_links=1, within_s=(0.003, 0.02)), limit_s=60)

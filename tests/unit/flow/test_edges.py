@@ -239,7 +239,14 @@ def test_nothing_is_accepted_after_end() -> None:
     with pytest.raises(ProtocolError, match="after END"):
         channel.accept(batch(b"\x01"))
     with pytest.raises(ProtocolError, match="after END"):
-        channel.accept_end(end)
+        channel.accept_end(f.parse(f.pack_end(10, 3, 1, 0)))
+
+
+def test_end_may_be_repeated_and_is_counted_once() -> None:
+    channel = in_channel()
+    end = f.parse(f.pack_end(10, 3, 0, 0))
+    assert channel.accept_end(end)
+    assert not channel.accept_end(end)
 
 
 def test_closed_says_how_far_the_receiver_came() -> None:

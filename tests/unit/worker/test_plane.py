@@ -361,7 +361,7 @@ BROKEN = {
     "overrun": (f.pack_batch(0, EPOCH, 0, [b"\x01"] * 5, 0), "at most 4 messages"),
     "epoch": (f.pack_batch(0, EPOCH + 1, 0, [b"\x01"], 0), "expected epoch 5, got 6"),
     "early end": (f.pack_end(0, EPOCH, 1, 0), "END expected after 0"),
-    "report": (f.pack_credit(0, EPOCH, 0, 0, 0), "expected a batch or END"),
+    "report": (f.pack_credit(0, EPOCH, 0, 0, 0), "expected a batch, END or ASK"),
     "other channel": (f.pack_batch(1, EPOCH, 0, [b"\x01"], 0), "not opened by this peer"),
     "hello again": (f.pack_hello(0, EPOCH, TOKEN), "not open to this peer"),
 }
