@@ -10,11 +10,12 @@ import os
 import secrets
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet
 
 from dflow import errors
 from dflow.broker.pace import report_interval_s
@@ -25,9 +26,10 @@ from dflow.graph.node import Node
 from dflow.graph.plan import Plan
 from dflow.graph.ports import BoundPort
 from dflow.launch.interrupt import DrainOnSignal
-from dflow.launch.local import Launched, launch, warn
+from dflow.launch.local import Launched, launch
 from dflow.launch.preload import check_not_preloading
 from dflow.launch.protocol import COORDINATOR, AgentGone, Event, Exited
+from dflow.launch.remains import Remains
 from dflow.options import RunOptions
 from dflow.report import RunReport, RunStatus, report_of_the_dead
 
@@ -42,6 +44,7 @@ __all__ = ["Run", "run", "start"]
 
 EPOCH = 1
 STATUS_INTERVAL_S = 0.25
+BUNDLE_S = 10.0
 _LIVE = ("running", "draining")
 _FAILURES: dict[str, type[RunError]] = {
     "worker_died": errors.WorkerDied,
@@ -50,8 +53,10 @@ _FAILURES: dict[str, type[RunError]] = {
     "drain_timeout": errors.DrainTimeout,
     "stop_timeout": errors.DrainTimeout,
 }
+RUNS: WeakSet[Run] = WeakSet()
+"""The runs of this process, as long as somebody holds them: for who looks for what went wrong."""
+
 OnStatus = Callable[[RunStatus], None]
-NOTHING: Mapping[str, Any] = {}
 
 
 def failure_of(report: RunReport) -> RunError:
@@ -113,6 +118,7 @@ class Run:
 
     def __init__(self, graph: Graph, plan: Plan, options: RunOptions) -> None:
         self.run_id = secrets.token_hex(4)
+        RUNS.add(self)
         self._started_s = wall_s()
         self._graph = graph
         self._plan = plan
@@ -123,6 +129,7 @@ class Run:
         self._agent_gone: AgentGone | None = None
         self._failure: RunError | None = None
         self._told = False
+        self._remains = Remains(plan, self.run_id, options, self._started_s)
         token = secrets.token_urlsafe(24)
         self._handle: Handle | None = None
         try:
@@ -131,7 +138,7 @@ class Run:
                 on_event=self._on_event,
             )  # fmt: skip
         except errors.StartError as error:
-            _tell_of(error, self._leave_bundle(str(error), "start_failed"))
+            _tell_of(error, self._remains.leave("start_failed", str(error)))
             raise
         try:
             # imported by `launch` while the agent starts, and not before
@@ -337,35 +344,16 @@ class Run:
         process. Looking costs the run next to nothing. Raises `BundleError` if it cannot be
         written.
         """
-        files: dict[str, str] = {}
-        if self._handle is not None and not self._gone.is_set():
+        handle, files = self._handle, {}
+        if handle is not None and not self._gone.is_set():
             with suppress(errors.NodeEnded, TimeoutError):
-                files = self._handle.bundle()
-        return self._write_bundle(os.fspath(directory), files or self._remains())
+                files = handle.bundle(BUNDLE_S)
+        report = handle.report if handle is not None else None
+        return self._remains.write(os.fspath(directory), files, report, self._last_status)
 
-    def _write_bundle(self, directory: str, files: dict[str, str]) -> str:
-        from dflow.bundle.folder import folder_name, write
-
-        return write(files, directory, folder_name(self._plan.name, self.run_id))
-
-    def _remains(self, cause: Mapping[str, Any] = NOTHING, report: RunReport | None = None) -> Any:
-        from dflow.launch.remains import remains
-
-        handle = self._handle
-        found = handle.report if handle is not None and report is None else report
-        last = handle.last_status if handle is not None else None
-        return remains(self._plan, self.run_id, self._options, self._started_s, cause, found, last)
-
-    def _leave_bundle(self, text: str, kind: str, report: RunReport | None = None) -> str | None:
-        """Write what is known here of a run that has nobody left to do so, if that is wanted."""
-        if self._options.bundle is None:
-            return None
-        cause = {"outcome": "failed", "kind": kind, "text": text}
-        try:
-            return self._write_bundle(self._options.bundle, self._remains(cause, report))
-        except errors.BundleError as error:
-            warn(f"no failure bundle: {error}")
-            return None
+    @property
+    def _last_status(self) -> RunStatus | None:
+        return self._handle.last_status if self._handle is not None else None
 
     def wait(self, timeout_s: float | None = None) -> RunReport:
         """Wait for the end and return the report.
@@ -422,9 +410,9 @@ class Run:
             self._plan.name, self.run_id, self._handle.last_status, what, self._started_s, wall_s()
         )
         self._failure = kind(report.error or what)
-        return replace(
-            report, bundle=self._leave_bundle(report.error or what, "process_died", report)
-        )
+        text = report.error or what
+        left = self._remains.leave("process_died", text, report, self._last_status)
+        return replace(report, bundle=left)
 
     def _error(self, report: RunReport) -> RunError:
         if self._failure is None:
@@ -455,6 +443,7 @@ class Run:
             self.stop()
             self.wait()
         else:
+            self._remains.leave_live(self.bundle)
             self.abort(f"the with block was left by {kind.__name__}")
             self._end()
 

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from stress.histogram import Histogram
+from tests import bundles
 from tests.support import eventually
 
 _HERE = Path(__file__).parent
@@ -24,6 +25,7 @@ Keep = Callable[..., None]
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the mark."""
+    bundles.install(config)
     config.addinivalue_line("markers", "stress: heavy load; DFLOW_STRESS=N makes it N times longer")
 
 

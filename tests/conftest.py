@@ -11,7 +11,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests import support
+from tests import bundles, support
 
 _LEAK_DEADLINE_S = 5.0
 
@@ -27,6 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_OUTSIDE] = outside
     if getattr(config.option, "hypothesis_seed", None) is None:
         config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
+    bundles.install(config)
 
 
 _SESSION = pytest.StashKey[Path]()

@@ -11,9 +11,8 @@ of several hosts differ; if there were several, the diagnosis says so.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from typing import Any
 
 from dflow.bundle.advice import advice
@@ -21,6 +20,7 @@ from dflow.bundle.folder import INDEX, Bundle
 from dflow.bundle.places import place_of
 from dflow.bundle.words import moment, plain
 from dflow.report import RunStatus
+from dflow.why import Chain, explain
 
 __all__ = ["Diagnosis", "FullEdge", "Process", "Trouble", "diagnose"]
 
@@ -212,22 +212,25 @@ def _folder(seat: Mapping[str, Any]) -> str:
 
 
 def _waits(status: RunStatus | None) -> list[str]:
-    """Return the chain of who waited for whom; none if the module that knows is not there."""
-    explain = _explain()
-    if status is None or explain is None:
+    """Return what kept the run, and a line for each link of the chains that led there."""
+    if status is None:
         return []
     try:
-        return [plain(str(line), 500) for line in explain(status)]
+        why = explain(status)
+        lines = [why.summary]
+        for chain in why.chains:
+            first, *rest = [link.text for link in chain.links]
+            lines += [first, *(f"  → {text}" for text in rest), *_asides(chain)]
     except Exception:  # noqa: BLE001  # a status of another version, or made up
         return []
+    return [plain(line, 500) for line in lines if line]
 
 
-def _explain() -> Callable[[RunStatus], list[str]] | None:
-    try:
-        found: Callable[[RunStatus], list[str]] = import_module("dflow.broker.why").explain
-    except (ImportError, AttributeError):
-        return None
-    return found
+def _asides(chain: Chain) -> Iterator[str]:
+    if chain.alike:
+        yield f"  (the same holds for {', '.join(chain.alike[:MOST_TROUBLES])})"
+    if chain.also:
+        yield f"  (for that waited, too: {', '.join(chain.also[:MOST_TROUBLES])})"
 
 
 def _full(status: RunStatus | None) -> list[FullEdge]:

@@ -7,12 +7,10 @@ what may be told, and not of what may not.
 from __future__ import annotations
 
 import os
-import platform
 import resource
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +39,7 @@ def environment() -> dict[str, Any]:
         "dflow": lambda: __version__,
         "python": lambda: sys.version,
         "executable": lambda: sys.executable,
-        "platform": platform.platform,
-        "machine": platform.machine,
+        "system": lambda: " ".join(os.uname()[0::2]),  # not the name of the host
         "cores": os.cpu_count,
         "cores_allowed": _cores_allowed,
         "memory": _memory,
@@ -71,7 +68,7 @@ def process_facts() -> dict[str, Any]:
         "user_s": used.ru_utime,
         "system_s": used.ru_stime,
         "largest_rss_kb": used.ru_maxrss,
-        "python": platform.python_version(),
+        "python": sys.version.partition(" ")[0],
         "dflow": __version__,
     }
     with suppress(OSError):
@@ -94,10 +91,15 @@ def _memory() -> dict[str, str]:
 
 
 def _packages() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
+    """Return versions by the names of directories: `importlib.metadata` takes 50 times as long."""
+    found: dict[str, str] = {}
+    for place in sys.path:
+        with suppress(OSError):
+            for entry in os.listdir(place or "."):
+                name, _, version = entry.removesuffix(".dist-info").partition("-")
+                known = name.lower().replace("_", "-")
+                if version and entry.endswith(".dist-info") and known in _PACKAGES:
+                    found.setdefault(known, version)
     return found
 
 
