@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dflow.errors import (
         AgentDied,
         BufferLost,
+        BundleError,
         CoordinatorDied,
         DecodeError,
         DflowError,
@@ -84,7 +85,7 @@ _HOME = {
     "source": "dflow.graph.function",
 }
 _ERRORS = (
-    "AgentDied", "BufferLost", "CoordinatorDied", "DecodeError", "DflowError",
+    "AgentDied", "BufferLost", "BundleError", "CoordinatorDied", "DecodeError", "DflowError",
     "DrainTimeout", "EdgeFull", "EncodeError", "GraphError", "HookFailed", "NodeEnded",
     "OptionError", "PortError", "ProtocolError", "RunError", "StartError", "WorkerDied",
 )  # fmt: skip
@@ -93,6 +94,7 @@ _HOME |= dict.fromkeys(_ERRORS, "dflow.errors")
 __all__ = [
     "AgentDied",
     "BufferLost",
+    "BundleError",
     "Cancelled",
     "Context",
     "CoordinatorDied",
