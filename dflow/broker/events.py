@@ -7,7 +7,8 @@ only name a peer has before it joined.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from dflow.broker.case import Case
@@ -133,10 +134,14 @@ class Relay:
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """Write a line of the coordinator's own to the run's log; ``level`` as in loguru."""
+    """Write a line of the coordinator's own to the run's log; ``level`` as in loguru.
+
+    ``labels`` tell machines what the text tells people: an ``event``, and plain values.
+    """
 
     level: str
     text: str
+    labels: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ events and carries instructions out, in order.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -62,16 +62,16 @@ LAST_WORDS_S = 0.01
 """How long the messages of a dead worker may lag behind the news of its death."""
 
 
-def _say(level: str, text: str) -> None:
-    logger.log(level, "{}", text)
+def _say(level: str, text: str, labels: Mapping[str, object]) -> None:
+    logger.bind(**labels).log(level, "{}", text)
 
 
 class Loop:
     """One run's IO. ``agent`` and ``signals`` are None where there are none.
 
     ``first_signal`` is the signal that first asked for an end, if one did. ``relay`` gets the log
-    records of workers, ``say`` the coordinator's own. ``keeper`` makes, once it is needed, what
-    writes bundles; None: nobody does.
+    records of workers, ``say`` the coordinator's own (level, text, labels).
+    ``keeper`` makes, once it is needed, what writes bundles; None: nobody does.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Loop:
         on_status: Callable[[RunStatus], None] | None = None,
         system: System = SYSTEM,
         relay: Callable[[control.Log, str], None] | None = None,
-        say: Callable[[str, str], None] = _say,
+        say: Callable[[str, str, Mapping[str, object]], None] = _say,
         keeper: Callable[[], Keeper] | None = None,
     ) -> None:
         self._keeper = None if keeper is None else cache(keeper)
@@ -192,8 +192,8 @@ class Loop:
                     self._agent.send_message({"kill": [worker.node, worker.replica]})
             case Relay(worker, record):
                 self._relay(record, str(worker))
-            case Say(level, text):
-                self._say(level, text)
+            case Say(level, text, labels):
+                self._say(level, text, labels)
             case Finish(report):
                 self._report = report
             case Probe(silent) if self._keeper is not None:

@@ -91,7 +91,7 @@ def coordinate(config: CoordinatorConfig) -> Ended:
     Uses, and ends, this process's ZeroMQ context. Raises `OptionError` if the endpoint cannot
     be bound, `AgentDied` if there was an agent and it is gone.
     """
-    logs.configure_coordinator(config.options.log, config.options.log_level)
+    logs.configure_coordinator(config.options.log, config.options.log_level, config.run_id)
     state = CoordinatorState(
         config.plan,
         config.options,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from dflow.broker import books, orders
+from dflow.broker import books, lifelog, orders
 from dflow.broker.cancelling import Cancelling
 from dflow.broker.doings import what_all_do
 from dflow.broker.events import Instruction, Send
@@ -121,9 +121,11 @@ class Requests:
     def _obey(self, key: bytes, message: c.Control, now: float) -> list[Instruction]:
         match message:
             case c.PauseRequest(request, node, 0):
-                return [*self.pausing.resume(node), Send(key, c.Answer(request, ""))]
+                said = [lifelog.paused(node, on=False)] if node in self.pausing.paused else []
+                return [*said, *self.pausing.resume(node), Send(key, c.Answer(request, ""))]
             case c.PauseRequest(request, node):
-                return self.pausing.pause(node, key, request, now)
+                said = [] if node in self.pausing.paused else [lifelog.paused(node, on=True)]
+                return [*said, *self.pausing.pause(node, key, request, now)]
             case c.DrainNodeRequest(request, node):
                 return [*self._drain(node), Send(key, c.Answer(request, ""))]
         return []

@@ -22,7 +22,7 @@ from collections import Counter
 from dataclasses import asdict, replace
 from typing import Any
 
-from dflow.broker import books, orders
+from dflow.broker import books, lifelog, orders
 from dflow.broker.complaints import Complaints
 from dflow.broker.door import Door
 from dflow.broker.events import (
@@ -116,7 +116,7 @@ class CoordinatorState:
         self._complaints = Complaints()
         assign = c.Assign("", 0, run_id, epoch, graph_ref, plan.fingerprint, told_options)
         self._door = Door(self._roll, self._observers, self._complaints, assign, managed=managed)
-        self._todo: list[Instruction] = []
+        self._todo: list[Instruction] = [lifelog.starting(plan)]
 
     # --- the interface ------------------------------------------------------------------
 
@@ -306,11 +306,13 @@ class CoordinatorState:
         step, ended = p.step, p.ended
         p.move(Move.LOSE)
         if p.killed and step is not Step.GONE:
-            self._do(Say("WARNING", f"{p.worker}: killed, as it was {step.value} for too long"))
+            text = f"{p.worker}: killed, as it was {step.value} for too long"
+            self._do(lifelog.worker_exited(p.worker, text))
         elif not ended:
             self._died(p, f"{how} while {step.value}")
         elif step is not Step.GONE and (event.code, event.signal) != (0, None):
-            self._do(Say("WARNING", f"{p.worker}: {how} after its work was done"))
+            text = f"{p.worker}: {how} after its work was done"
+            self._do(lifelog.worker_exited(p.worker, text))
 
     def _died(self, p: Participant, how: str) -> None:
         text = f"{p.title}: worker died: {how}"
@@ -326,7 +328,7 @@ class CoordinatorState:
         """End the run for ``cause``, unless something else has ended it already."""
         if self._cause is None and self.phase not in _OVER:
             self._cause = cause
-            self._do(Say("ERROR", cause.text))
+            self._do(lifelog.failed(cause))
             if self.options.bundle is not None and cause.kind != "aborted":
                 self._gather()  # before anybody is told to end
         else:
@@ -380,6 +382,8 @@ class CoordinatorState:
             return
         self._note(f"run is {self.phase.value}: {event.value}")
         self._do(Say("DEBUG", f"run is {self.phase.value}"))
+        lasted_s = self._timers.now - self._began_s
+        self._todo += lifelog.entered(self.phase, self.plan, lasted_s, self._drain_s)
         self._enter()
         handle = self._roll.handle
         if handle is not None and handle.key is not None and self.phase not in _OVER:
@@ -418,6 +422,7 @@ class CoordinatorState:
                 self._todo += orders.leave(self._roll, self.report)
                 self._todo += self._observers.finished(self.report)
             case Phase.FINISHED if self.report is not None:
+                self._do(lifelog.ended(self.report))
                 self._do(Finish(self.report))
 
     def _report(self) -> RunReport:

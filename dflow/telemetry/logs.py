@@ -24,6 +24,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TextIO
 
 from loguru import logger
@@ -36,15 +37,21 @@ if TYPE_CHECKING:
 
     from dflow.graph.plan import WorkerId
 
-__all__ = ["configure_coordinator", "configure_worker", "emit_remote", "record_sink"]
+__all__ = [
+    "configure_coordinator", "configure_worker", "emit_remote", "name_speakers", "record_sink",
+    "say",
+]  # fmt: skip
 
 COORDINATOR = "coordinator"
 _MAX_MESSAGE = 64 * 1024
 _MAX_EXTRA = 1024
+_MAX_NAME = 256
 _COLOURS = {"WARNING": "33", "ERROR": "31", "CRITICAL": "1;31", "SUCCESS": "32", "DEBUG": "2"}
 _COLOURS["TRACE"] = "2"
 _MAIN = {"__dflow_main__": "__main__"}  # the user's script, by the name its user knows
 _CONTEXT = ("run_id", "node", "replica")
+_LIFE = ("event", "phase")
+_MOST_EXTRAS = 100
 
 Send = Callable[[Log], None]
 Render = Callable[[Log, str], str]
@@ -57,11 +64,38 @@ def configure_worker(send: Send, worker: WorkerId, run_id: str, level: str) -> N
     files or elsewhere stay; those that write to the console go, for `send` replaces them.
     ``send`` must be safe to call from any thread.
     """
-    context = {"run_id": run_id, "node": worker.node, "replica": worker.replica}
+    context = {"run_id": run_id, "node": _Unbound(worker.node), "replica": worker.replica}
     _take_over(send, level, context, _console_handler_ids())
 
 
-def configure_coordinator(format: str, level: str) -> None:
+def name_speakers(speaking: Callable[[], str]) -> None:
+    """Let records that name no node of their own carry the one that ``speaking`` returns.
+
+    For a worker with several nodes; what was bound (``ctx.log``) stays as it is.
+    """
+
+    def patch(record: loguru.Record) -> None:
+        if type(record["extra"].get("node")) is _Unbound:
+            record["extra"]["node"] = speaking() or str(record["extra"]["node"])
+
+    logger.configure(patcher=patch)
+
+
+def say(log: loguru.Logger, level: str, text: str) -> None:
+    """Log dflow's own ``text``, whatever the user's handlers do; never raises."""
+    try:
+        log.opt(depth=1).log(level, "{}", text)
+    except Exception:  # noqa: BLE001  # a log record must never end a run
+        return
+
+
+class _Unbound(str):
+    """The name of a worker's node, put into records that name none."""
+
+    __slots__ = ()
+
+
+def configure_coordinator(format: str, level: str, run_id: str = "") -> None:
     """Make this process, the coordinator, render records of ``level`` and above on stderr.
 
     ``format`` is ``"human"`` (coloured on a terminal) or ``"json"`` (one object a line). It
@@ -71,7 +105,8 @@ def configure_coordinator(format: str, level: str) -> None:
     RECENT.clear()
     colour = _is_coloured(sys.stderr)
     _render = _render_json if format == "json" else partial(_render_human, colour=colour)
-    _take_over(lambda record: emit_remote(record, COORDINATOR), level, {}, None)
+    context = {"run_id": run_id} if run_id else {}
+    _take_over(lambda record: emit_remote(record, COORDINATOR), level, context, None)
 
 
 def emit_remote(record: Log, worker: str) -> None:
@@ -107,7 +142,7 @@ def _take_over(send: Send, level: str, context: dict[str, Any], replaced: list[i
     else:
         for handler in replaced:
             logger.remove(handler)
-    logger.configure(extra=context)
+    logger.configure(extra=context, patcher=lambda record: None)
     # The sink works on the record alone; this format keeps loguru from rendering it as well.
     logger.add(record_sink(send), level=level, format=lambda _: "", backtrace=False, diagnose=False)
     _intercept_stdlib(level)
@@ -139,7 +174,7 @@ class _Intercept(logging.Handler):
         try:
             text = record.getMessage()
         except Exception:  # noqa: BLE001  # wrong %-arguments: show what there is
-            text = f"{record.msg!r} % {record.args!r}"
+            text = _as_it_is(record)
 
         def patch(into: loguru.Record) -> None:
             into["name"], into["line"] = record.name, record.lineno
@@ -153,6 +188,14 @@ class _Intercept(logging.Handler):
             logger.patch(patch).opt(exception=record.exc_info).log(known, "{}", text)
         except Exception:  # noqa: BLE001  # a log record must never end a run
             return
+
+
+def _as_it_is(record: logging.LogRecord) -> str:
+    """Return what there is of a message that cannot be put together."""
+    try:
+        return f"{record.msg!r} % {record.args!r}"
+    except Exception:  # noqa: BLE001  # the user's __repr__ may do anything, too
+        return f"<{type(record.msg).__name__}> with arguments that cannot be shown"
 
 
 def _nearest_level(number: int) -> str:
@@ -175,13 +218,24 @@ def _to_log(record: loguru.Record) -> Log:
     if record["exception"] is not None:
         message = f"{message}\n{''.join(traceback.format_exception(*record['exception']))}".rstrip()
     return Log(
-        level=record["level"].name,
+        level=_clip(record["level"].name, _MAX_NAME),
         time_s=record["time"].timestamp(),
         message=_clip(message, _MAX_MESSAGE),
-        name=_MAIN.get(record["name"] or "", record["name"] or ""),
-        line=record["line"],
-        extra={str(key): _plain(value) for key, value in record["extra"].items()},
+        name=_clip(_MAIN.get(str(record["name"] or ""), str(record["name"] or "")), _MAX_NAME),
+        line=record["line"] if type(record["line"]) is int and record["line"] >= 0 else 0,
+        extra=_extra(record["extra"]),
     )
+
+
+def _extra(extra: Mapping[Any, object]) -> dict[str, str | int | float | bool | None]:
+    """Return what was bound to a record, as far as it can travel."""
+    plain = {
+        _clip(str(key), _MAX_NAME): _plain(value)
+        for key, value in islice(extra.items(), _MOST_EXTRAS)
+    }
+    if len(extra) > _MOST_EXTRAS:
+        plain["…"] = f"{len(extra) - _MOST_EXTRAS} more"
+    return plain
 
 
 def _clip(text: str, limit: int) -> str:
@@ -209,12 +263,13 @@ def _plain(value: object) -> str | int | float | bool | None:
 
 
 def _render_json(record: Log, worker: str) -> str:
-    extra = {str(key): _plain(value) for key, value in record.extra.items()}
+    extra = _extra(record.extra)
+    life = _LIFE if worker == COORDINATOR else ()
     line: dict[str, object] = {
         "time": _moment(record.time_s).isoformat(timespec="microseconds"),
         "level": record.level,
         "worker": worker,
-        **{key: extra.pop(key) for key in _CONTEXT if key in extra},
+        **{key: extra.pop(key) for key in (*life, *_CONTEXT) if key in extra},
         "message": record.message,
         "name": record.name,
         "line": record.line,
@@ -227,9 +282,9 @@ def _render_json(record: Log, worker: str) -> str:
 def _render_human(record: Log, worker: str, *, colour: bool = False) -> str:
     moment = _moment(record.time_s).astimezone()
     clock = moment.strftime("%H:%M:%S.") + f"{moment.microsecond // 1000:03d}"
-    extra = "".join(
-        f" {key}={_plain(value)}" for key, value in record.extra.items() if key not in _CONTEXT
-    )
+    told = worker == COORDINATOR and "event" in record.extra  # the sentence says it all
+    bound = {} if told else _extra(record.extra)
+    extra = "".join(f" {key}={value}" for key, value in bound.items() if key not in _CONTEXT)
     message = record.message.replace("\n", "\n    ")
     level = f"{record.level:<8}"
     place = f"{record.name}:{record.line}"
@@ -259,7 +314,7 @@ def _write(line: str) -> None:
     try:
         sys.stderr.write(line)
         sys.stderr.flush()
-    except (OSError, ValueError, AttributeError):  # gone, closed, or None
+    except (OSError, ValueError, AttributeError, RuntimeError):  # gone, closed, None, or busy
         return
 
 

@@ -374,8 +374,9 @@ class World:
         self.logs.append((worker, record))
         self.trace.note(self.kernel.now, worker, "log", record.level)
 
-    def _say(self, level: str, text: str) -> None:
-        record = c.Log(level, (WALL_NS + self.kernel.now) / 1e9, text, "dflow.broker", 0, {})
+    def _say(self, level: str, text: str, labels: Mapping[str, object]) -> None:
+        at_s = (WALL_NS + self.kernel.now) / 1e9
+        record = c.Log(level, at_s, text, "dflow.broker", 0, dict(labels))
         self.logs.append(("coordinator", record))
         if text.startswith("run is "):
             self.trace.note(self.kernel.now, "run", "phase", text.removeprefix("run is "))

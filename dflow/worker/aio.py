@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from dflow.clock import CLOCK, Clock
 from dflow.worker.dispatch import TURN_NS, OnError
 from dflow.worker.events import EventLoop
 from dflow.worker.handling import Handling, current_task
+from dflow.worker.speaking import speaker
 
 if TYPE_CHECKING:
     from dflow.worker.context import Emit
@@ -27,7 +29,10 @@ __all__ = ["AsyncRunner", "AsyncSource"]
 
 
 class AsyncRunner:
-    """Runs up to ``concurrency`` coroutines at once; ``handling``: the messages they handle."""
+    """Runs up to ``concurrency`` coroutines at once; ``handling``: the messages they handle.
+
+    ``node``: whose they are, where several nodes share the loop.
+    """
 
     def __init__(
         self,
@@ -39,6 +44,7 @@ class AsyncRunner:
         turn_ns: int = TURN_NS,
         events: EventLoop | None = None,
         clock: Clock = CLOCK,
+        node: str = "",
     ) -> None:
         self._now = clock.monotonic_ns
         self._order = order
@@ -51,6 +57,7 @@ class AsyncRunner:
         self._concurrency = concurrency
         self._emit = emit
         self._on_error = on_error
+        self._node = node
         self._tasks: set[asyncio.Task[None]] = set()
         self._cancelled: set[asyncio.Task[None]] = set()
         self.handling: set[Handling] = set()
@@ -84,7 +91,10 @@ class AsyncRunner:
 
     def spawn(self, coroutine: Any) -> None:
         """Run a coroutine as one of the tasks."""
-        task = self._events.create_task(coroutine)
+        context = copy_context()
+        if self._node:
+            context.run(speaker.set, self._node)
+        task = self._events.create_task(coroutine, context)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
+from contextvars import Context
 from typing import Any
 
 __all__ = ["EventLoop"]
@@ -23,9 +24,11 @@ class EventLoop:
         self._awake = asyncio.Event()
         self._watched: set[int] = set()
 
-    def create_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def create_task(
+        self, coroutine: Coroutine[Any, Any, None], context: Context | None = None
+    ) -> asyncio.Task[None]:
         """Let a coroutine run whenever the loop does."""
-        return self._loop.create_task(coroutine)
+        return self._loop.create_task(coroutine, context=context)
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run a coroutine to its end, and tasks meanwhile."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dflow.errors import ProtocolError
+from dflow.telemetry.logs import say
 from dflow.wire import control as c
 from dflow.worker import state as s
 from dflow.worker.answering import Question, answer
@@ -203,7 +204,7 @@ class WorkerLoop:
         try:
             instructions = self.state.handle(event, self._now() / 1e9)
         except ProtocolError as error:
-            self._ctx.log.error("{}", error)
+            say(self._ctx.log, "ERROR", str(error))
             return
         for instruction in instructions:
             self._carry_out(instruction)
@@ -238,8 +239,8 @@ class WorkerLoop:
         self._work.conclude()
         strangers = self._plane.inbound.strangers
         if strangers:
-            text = "{} frames of peers that do not belong to this run were refused"
-            self._ctx.log.warning(text, strangers)
+            text = f"{strangers} frames of peers that do not belong to this run were refused"
+            say(self._ctx.log, "WARNING", text)
 
     def _call_hook(self, name: str) -> None:
         raised = self._work.hook(name)

@@ -18,7 +18,7 @@ from dflow.errors import GraphError, StartError
 from dflow.graph.node import look_up_plainly
 from dflow.graph.plan import WorkerId
 from dflow.options import NodeOptions, RunOptions
-from dflow.telemetry.logs import configure_worker
+from dflow.telemetry.logs import configure_worker, name_speakers, say
 from dflow.transport.endpoint import close_context, fresh_endpoint, is_tcp, local_address_towards
 from dflow.transport.segments import is_supported, may_be_opened
 from dflow.transport.shm import SharedMemory
@@ -29,6 +29,7 @@ from dflow.worker.faults import Interrupted
 from dflow.worker.placing import be_nice, stay_on
 from dflow.worker.pulse import EXIT_LOST, Pulse, install_interrupt
 from dflow.worker.slices import be_prompt
+from dflow.worker.speaking import Speaking
 
 if TYPE_CHECKING:
     pass
@@ -125,7 +126,7 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
     contexts = [
         Context(m.node, m.replica, config.run_id, logger.bind(node=m.node)) for m in members
     ]
-    warn = contexts[0].log.warning
+    warn = partial(say, contexts[0].log, "WARNING")
     memory = _memory(config, contexts)
     look_up_plainly()
     try:
@@ -139,6 +140,11 @@ def _live(config: WorkerConfig, pulse: Pulse) -> int:
         return _unmade(pulse, c.Failed("options", str(error), ""))
     interrupt = install_interrupt(_interrupter(pulse))
     replica = assemble(config, nodes, contexts, pulse, _endpoints(config), interrupt, memory)
+    if len(members) > 1:
+        plane = replica.plane
+        speaking = Speaking(plane, {m.node: plane.outputs_of[m.node] for m in members})
+        name_speakers(speaking)
+        speaking.follow_threads()
     try:
         replica.loop.run()
         return _leave(replica.loop.left or "")
@@ -176,7 +182,7 @@ def _memory(config: WorkerConfig, contexts: list[Context]) -> SharedMemory | Non
     """Return the shared memory of the worker, where its peers can read it."""
     if _data_host(config) is not None:
         return None
-    warn, limit_bytes = partial(contexts[0].log.warning, "{}"), config.options.shm_bytes
+    warn, limit_bytes = partial(say, contexts[0].log, "WARNING"), config.options.shm_bytes
     if limit_bytes and is_supported() and not may_be_opened():
         warn("large messages are copied: others may not open files of this process (/proc)")
         limit_bytes = 0

@@ -125,14 +125,17 @@ class DataPlane:
             system=system,
         )
         self.running: Outputs = self.outbound
+        self.outputs_of: dict[str, Outputs] = {}
 
     def outputs(self, node: str) -> Outputs:
         """Return the outgoing edges of ``node``, one of those in this process."""
         if len(self.inbound.inputs) == 1:
             return self.outbound
-        planned = self.plan.edges
-        mine = [edge for edge in self.outbound.edges if planned[edge.index].sender == node]
-        return Outputs(mine, self.outbound.orders)
+        if node not in self.outputs_of:
+            planned = self.plan.edges
+            mine = [edge for edge in self.outbound.edges if planned[edge.index].sender == node]
+            self.outputs_of[node] = Outputs(mine, self.outbound.orders)
+        return self.outputs_of[node]
 
     def receive(self, ready: Iterable[Any]) -> None:
         """Take in one frame of each link in ``ready`` (what the poller says can be read).

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from dflow.telemetry.logs import say
 from dflow.worker.faults import ErrorLog, Interrupted, describe, place_of, user_traceback
 from dflow.worker.state import HookRaised
 
@@ -117,13 +118,13 @@ class UserCode:
         """Say what was left unsaid, after the last message."""
         line = self._log.last_word()
         if line is not None:
-            self._ctx.log.error("{}", line)
+            say(self._ctx.log, "ERROR", line)
 
     def say(self, error: BaseException, where: str) -> None:
         """Log an error; the same one often is logged less often."""
         line = self._log.line(error, where, self._now(), self._emitted_by(where))
         if line is not None:
-            self._ctx.log.error("{}", line)
+            say(self._ctx.log, "ERROR", line)
 
     def _emitted_by(self, where: str) -> str:
         """Return which of this node's functions emitted a bad value; "" if another node did."""

@@ -157,6 +157,7 @@ class Work:
                 self.turn_ns,
                 self._events(),
                 self._plane.clock,
+                self.name if len(self._plane.inbound.inputs) > 1 else "",
             )
             self._plane.canceller.watch(tasks=self.tasks)
             self._pulse.wake_after_flush = True

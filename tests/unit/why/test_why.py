@@ -142,7 +142,7 @@ FAN_IN = {
 
 
 def test_a_fan_in_waits_for_the_one_input_that_has_not_ended() -> None:
-    nodes = {
+    nodes: dict[str, list[Row]] = {
         "source_a": [{"what": "ended"}],
         "source_b": [{"what": "source", "for_s": 30.0}],
         "merge": [IDLE],
