@@ -108,12 +108,15 @@ class Conduct:
         the run has to end with. What goes wrong with the run
         fails the soak; `Ended` is raised only if it does not even start.
         """
+        asked_s = self.now_s
         try:
             started = graph.start(results=[collect] if collect is not None else [], **options)
         except DflowError as error:
             self.fail(f"run {label} did not start: {error}")
             raise Ended from error
         watched = Watched(label, started, main=label == "main")
+        if watched.main:
+            self._left_s += self.now_s - asked_s  # what the start takes is not soaked
         reader = threading.Thread(target=self._read, args=(watched, collect), name="soak results")
         with self._lock:
             self._watched[label] = watched

@@ -8,7 +8,7 @@ takes some ten megabytes.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,10 @@ class Series:
         """Return what came at ``begin_s`` or later."""
         first = next((i for i, at_s in enumerate(self.times) if at_s >= begin_s), len(self.times))
         return Series(self.times[first:], self.values[first:])
+
+    def columns(self) -> tuple[Sequence[float], Sequence[float]]:
+        """Return times and values."""
+        return self.times, self.values
 
     def __len__(self) -> int:
         return len(self.times)

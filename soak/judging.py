@@ -11,11 +11,13 @@ What is counted and not estimated (books, streams, what is left in the end) pass
 from __future__ import annotations
 
 import math
+import operator
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from soak.history import LAUNCHER, Part, Series
+from soak.history import Part, Series
 from soak.trend import CONFIDENCE, MIN_SAMPLES, Trend, pooled, trend
 
 __all__ = [
@@ -36,6 +38,8 @@ PASSED, FAILED, UNDECIDED = "passed", "failed", "not enough evidence"
 Verdict = str
 _BUSY_OTHERS = 0.1
 _MANY_H = 1000.0
+YOUNG_S = 300.0
+"""Growth before this age is no leak: caches fill, and allocators find out what they need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +130,14 @@ def _books(parts: Sequence[Part]) -> Iterator[Finding]:
     names = sorted({row[0] for row in streams})
     if errors:
         yield Finding("end to end", "exact", FAILED, f"{len(errors)} wrong; {errors[0]}")
-    elif streams:
+    elif any(row[2] for row in streams):
         text = (
             f"every message of {_counted(len(names), 'stream')} ({', '.join(names)}) arrived once:"
             f" {sum(row[2] for row in streams):,} numbers seen are the ones sent"
         )
         yield Finding("end to end", "exact", PASSED, text)
     else:
-        text = "no run was drained to its end, so what arrived cannot be compared"
+        text = "no run was drained to its end with messages, so there is nothing to compare"
         yield Finding("end to end", "exact", UNDECIDED, text)
 
 
@@ -160,18 +164,23 @@ def _left_behind(parts: Sequence[Part]) -> Iterator[Finding]:
 # --- what is estimated ---
 
 
-def _trend(parts: Sequence[Part], series: Iterable[Series | None]) -> Trend | None:
-    """Return the slope that the steady times of all parts share."""
+def _trend(
+    parts: Sequence[Part], series: Iterable[Series | None], half: int | None = None
+) -> Trend | None:
+    """Return the slope that the steady times of all parts share; or one ``half`` of each."""
     found = []
     for part, one in zip(parts, series, strict=True):
-        line = trend(*_columns(part.steady(one))) if one is not None else None
+        if one is None:
+            continue
+        times, values = part.steady(one).columns()
+        if half is not None:
+            middle = len(times) // 2
+            piece = slice(middle, None) if half else slice(middle)
+            times, values = times[piece], values[piece]
+        line = trend(times, values)
         if line is not None:
             found.append(line)
     return pooled(found) if found else None
-
-
-def _columns(series: Series) -> tuple[Sequence[float], Sequence[float]]:
-    return series.times, series.values
 
 
 def _too_short(name: str, group: str, parts: Sequence[Part]) -> Finding:
@@ -188,38 +197,67 @@ def _roles(parts: Sequence[Part]) -> list[str]:
 
 
 def _memory(parts: Sequence[Part], limits: Limits) -> Iterator[Finding]:
-    whole = _trend(parts, (part.whole.get("anon") for part in parts))
+    whole = _growth("memory of all", parts, [part.whole.get("anon") for part in parts], limits)
     if whole is None:
         yield _too_short("memory of all", "memory", parts)
         return
-    yield _growth("memory of all", whole, whole.level, limits, "all processes together")
+    yield whole
     for role in _roles(parts):
-        line = _trend(parts, (part.processes.get(role, {}).get("anon") for part in parts))
-        size = _trend(parts, (part.processes.get(role, {}).get("pss") for part in parts))
-        if line is not None and size is not None:
-            who = "the process of the soak, which has started the run" if role == LAUNCHER else role
-            yield _growth(f"memory of {role}", line, size.level, limits, who)
-    shared = _trend(parts, (part.whole.get("shm") for part in parts))
-    if shared is not None and shared.level:
-        yield _growth("shared memory", shared, shared.level, limits, "all memory files together")
+        mine = [part.processes.get(role, {}) for part in parts]
+        size = _trend(parts, [found.get("pss") for found in mine])
+        name = f"memory of {role}"
+        anon = [found.get("anon") for found in mine]
+        found = _growth(name, parts, anon, limits, size.level if size is not None else None)
+        if found is not None:
+            yield found
+    shared = _growth("shared memory", parts, [part.whole.get("shm") for part in parts], limits)
+    if shared is not None:
+        yield shared
 
 
-def _growth(name: str, line: Trend, level: float, limits: Limits, who: str) -> Finding:
-    """Judge a growth in % of ``level`` an hour; shrinking is no fault."""
-    percent = 100 / level
-    value, half = line.per_hour * percent, line.half_width() * percent
+def _growth(
+    name: str,
+    parts: Sequence[Part],
+    series: Sequence[Series | None],
+    limits: Limits,
+    level: float | None = None,
+) -> Finding | None:
+    """Judge a growth in % of ``level`` an hour; shrinking is no fault. None if there is too little.
+
+    A leak goes on. What allocators and caches take until they have enough is less and less, and for
+    how long differs; a straight line through it has a huge error. So where the whole time says
+    nothing good, its second half is judged on its own.
+    """
+    line, late = _trend(parts, series), _trend(parts, series, half=1)
+    if line is None or line.level <= 0:
+        return None
+    percent = 100 / (level or line.level)
     limit = limits.memory_percent_h
-    verdict = PASSED if value + half < limit else FAILED if value - half > limit else UNDECIDED
+    shown, verdict, note = line, _above(line, percent, limit), ""
+    if verdict != PASSED and late is not None:
+        lately = _above(late, percent, limit)
+        narrower = late.half_width() < line.half_width()
+        if lately != UNDECIDED or narrower or verdict == FAILED:
+            shown, verdict = late, lately
+            note = f", in the second half; {line.per_hour * percent:+.2f} over all of it"
+    value, half = shown.per_hour * percent, shown.half_width() * percent
     needs_s = _needed_s(line.span_s, half, abs(limit - value), 1.5)
     text = (
-        f"{who}: {level / 1e6:,.1f} MB, {value:+.2f} % an hour"
-        f" ({value - half:+.2f} to {value + half:+.2f}); limit {limit:g}"
+        f"{(level or line.level) / 1e6:,.1f} MB, {value:+.2f} % an hour"
+        f" ({value - half:+.2f} to {value + half:+.2f}); limit {limit:g}{note}"
     )
-    if verdict == UNDECIDED:
+    if verdict == FAILED and any(part.warm_up_s < YOUNG_S for part in parts):
+        verdict = UNDECIDED
+        text += f"; judged from less than {duration(YOUNG_S)} on, when every process still grows"
+    elif verdict == UNDECIDED:
         text += f"; {_advice(needs_s)}"
-    return Finding(
-        name, "memory", verdict, text, value, value - half, value + half, limit, "%/h", needs_s
-    )
+    ends = value - half, value + half
+    return Finding(name, "memory", verdict, text, value, *ends, limit, "%/h", needs_s)
+
+
+def _above(line: Trend, percent: float, limit: float) -> Verdict:
+    low, high = (end * percent for end in line.interval())
+    return PASSED if high < limit else FAILED if low > limit else UNDECIDED
 
 
 def _counts(parts: Sequence[Part]) -> Iterator[Finding]:
@@ -230,7 +268,7 @@ def _counts(parts: Sequence[Part]) -> Iterator[Finding]:
         ("threads", "threads"),
     ):
         lines = {
-            role: _trend(parts, (part.processes.get(role, {}).get(quantity) for part in parts))
+            role: _trend(parts, [_count(part, role, quantity) for part in parts])
             for role in _roles(parts)
         }
         known = {role: line for role, line in lines.items() if line is not None}
@@ -253,6 +291,15 @@ def _counts(parts: Sequence[Part]) -> Iterator[Finding]:
         line = _trend(parts, (part.whole.get(quantity) for part in parts))
         if line is not None:
             yield _leak(what, "all together", line)
+
+
+def _count(part: Part, role: str, quantity: str) -> Series | None:
+    """Return a count of one process; memory files are not among its files, they are a pool's."""
+    found = part.processes.get(role, {})
+    series, memfds = found.get(quantity), found.get("memfds")
+    if quantity != "fds" or series is None or memfds is None:
+        return series
+    return Series(series.times, array("d", map(operator.sub, series.values, memfds.values)))
 
 
 def _leak(name: str, who: str, line: Trend) -> Finding:

@@ -39,7 +39,7 @@ from soak.streams import Collect, Seen, Sent, now_ns, paced
 __all__ = ["churn_graph", "drive"]
 
 PER_S = 300.0
-PAUSE_S = 1.0
+PAUSE_S = 0.5
 SHORT_S = 0.3
 GONE_S = 5.0
 Message = dict[str, Any]

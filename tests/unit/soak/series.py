@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
+from functools import cache
 
 __all__ = ["correlated", "level", "saw_tooth", "step"]
 
 
+@cache
 def level(
     seconds: int, seed: int, *, noise: float = 0.5, percent_h: float = 0.0, at: float = 100.0
-) -> list[float]:
+) -> Sequence[float]:
     """Return a sample a second of a line through ``at`` with independent noise of ``noise`` %."""
     chance = random.Random(seed)
     rise = at * percent_h / 100 / 3600
-    return [at + rise * t + chance.gauss(0, at * noise / 100) for t in range(seconds)]
+    return tuple(at + rise * t + chance.gauss(0, at * noise / 100) for t in range(seconds))
 
 
 def correlated(seconds: int, seed: int, *, memory_s: float, noise: float = 0.5) -> list[float]:
