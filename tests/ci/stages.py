@@ -30,6 +30,9 @@ PYTESTS = frozenset({"unit", "property", "sim", "integration", "alone", "stress"
 
 NIGHTLY = ("simulations", "fuzz", "cycles", "stress", "bench", "peers", "soak")
 
+CYCLES = ("cycles", "interrupts")
+"""Tests that go on for ``DFLOW_CYCLES``."""
+
 CORE = "dflow/graph/*,dflow/wire/*,dflow/flow/*,dflow/broker/*,dflow/worker/*"
 CORE += ",dflow/message.py,dflow/policy.py,dflow/options.py"
 OVERALL_PERCENT, CORE_PERCENT = 85, 95
@@ -131,7 +134,7 @@ def nightly_stage(name: str, hours: float) -> Shard:
     commands: dict[str, Command] = {
         "simulations": (PYTHON, "-m", "tests.sim", "--count", "50000"),
         "fuzz": ("scripts/fuzz", "--minutes", str(max(1, minutes // 10))),
-        "cycles": (PYTHON, "-m", "pytest", "tests/integration/test_cycles.py", "--timeout", "3600"),
+        "cycles": (PYTHON, "-m", "pytest", *(f"tests/integration/test_{it}.py" for it in CYCLES)),
         "stress": (PYTHON, "-m", "pytest", "stress"),
         "bench": (PYTHON, "-m", "benchmarks.run", "--check"),
         "peers": (PYTHON, "-m", "benchmarks.peers"),

@@ -285,7 +285,7 @@ def slope_of(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 def main(cycles: int) -> None:
     """Do so many cycles, and print a line after each round of kinds."""
-    faulthandler.dump_traceback_later(max(60, cycles * 3), exit=True)
+    faulthandler.dump_traceback_later(60 + 4 * cycles, exit=True)
     for number in range(cycles):
         KINDS[number % len(KINDS)]()
         if number % len(KINDS) == len(KINDS) - 1:

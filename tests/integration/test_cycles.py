@@ -20,7 +20,7 @@ CYCLES = int(os.environ.get("DFLOW_CYCLES") or 30)
 SHOWN = 10
 
 
-@pytest.mark.timeout(60 + 4 * CYCLES)
+@pytest.mark.timeout(90 + 4 * CYCLES)
 def test_starting_and_stopping_runs_of_every_kind_leaks_nothing() -> None:
     with python("-m", "tests.integration.cycles", CYCLES) as process:
         told, errors = process.communicate()
