@@ -169,8 +169,11 @@ def _troubles(
     coordinator = _text(index.get("coordinator")) or "coordinator"
     names = {coordinator: "coordinator"} | {_folder(seat): plain(seat["name"]) for seat in seats}
     cause = ended_by.partition("\n")[0]
+    spared = tuple(f"{seat['name']} exited" for seat in seats if seat.get("killed_by_run"))
     for folder, name in names.items():
         for at_s, words in _dated(bundle, f"processes/{folder}/story.txt"):
+            if spared and words.startswith(spared):
+                continue
             if _BAD_EXIT.search(words) or any(sign in words for sign in _BAD_STORY):
                 found.append((at_s, name, words))
         for at_s, words in _dated(bundle, f"processes/{folder}/log.txt"):

@@ -14,6 +14,7 @@ from dflow.bundle.words import plain
 __all__ = ["place_of"]
 
 _FRAME = re.compile(r'\s*File "(?P<file>[^"]*)", line (?P<line>\d+),? in (?P<name>.*)')
+_PY_SPY = re.compile(r"\s+(?P<name>\S.*) \((?P<file>.*):(?P<line>\d+)\)$")
 _OURS = re.compile(
     r"[/\\]dflow[/\\](worker|launch|broker|transport|flow|wire|graph|bundle|runtime)"
 )
@@ -41,7 +42,7 @@ def place_of(stacks: str) -> str:
     kernel = re.search(r"^State:\s*(\S.*)$", stacks, re.MULTILINE)
     frames = _frames(stacks)
     if not frames:
-        return plain(kernel[1], 50) if kernel is not None else ""
+        return f"in state {plain(kernel[1], 50)}" if kernel is not None else ""
     for frame in frames:
         if not _OURS.search(frame.file) and not _LIBRARY.search(frame.file):
             return f"at {frame}"
@@ -56,16 +57,21 @@ def _frames(stacks: str) -> list[_Frame]:
     own = stacks.partition("thread MainThread")[2]
     if own:
         return _first_block(own, innermost_first=False)
+    spied = re.search(r'^Thread \d+ .*"MainThread"$', stacks, re.MULTILINE)
+    if spied is not None:
+        return _first_block(stacks[spied.end() :], innermost_first=True, frame=_PY_SPY)
     *_, last = stacks.split("(most recent call first):")  # faulthandler's main thread comes last
     return _first_block(last, innermost_first=True)
 
 
-def _first_block(text: str, *, innermost_first: bool) -> list[_Frame]:
+def _first_block(
+    text: str, *, innermost_first: bool, frame: re.Pattern[str] = _FRAME
+) -> list[_Frame]:
     frames: list[_Frame] = []
     for line in text.splitlines()[1:]:
-        found = _FRAME.match(line)
+        found = frame.match(line)
         if found is not None:
             frames.append(_Frame(found["file"], int(found["line"][:9]), found["name"]))
-        elif not line.strip():
+        elif not line.strip() or frame is _PY_SPY:
             break
     return frames if innermost_first else frames[::-1]

@@ -129,7 +129,7 @@ def _ask_py_spy(pid: int) -> str:
         return "py-spy: not on the PATH"
     try:
         done = subprocess.run(
-            [found, "dump", "--nonblocking", "--pid", str(pid)],
+            [found, "dump", "--nonblocking", "--full-filenames", "--pid", str(pid)],
             capture_output=True,
             stdin=subprocess.DEVNULL,
             timeout=_PY_SPY_S,

@@ -99,6 +99,13 @@ def test_one_the_run_had_killed_did_not_die_first() -> None:
     assert found.processes[0].state == "did not answer; then killed by SIGKILL (pid 1)"
 
 
+def test_what_the_run_itself_killed_is_no_trouble() -> None:
+    case = failed()
+    seats = [dict(seat) | {"killed_by_run": seat["name"] == "b[0]"} for seat in case.seats]
+    found = diagnose(bundle_of(replace(case, seats=tuple(seats))))
+    assert not [trouble for trouble in found.troubles if "b[0] exited" in trouble.what]
+
+
 def test_books_that_do_not_balance_are_called_a_bug() -> None:
     contents = files(replace(failed(), cause={}))
     report = json.loads(contents["report.json"]) | {"balances": False}
@@ -202,6 +209,19 @@ Current thread 0x00007fd7ce1c0b80 (most recent call first):
 ASKED = CRASHED.replace("Current thread 0x00007fd7ce1c0b80", "Thread 0x00007fd7ce1c0b80").replace(
     "Fatal Python error: Segmentation fault", ""
 )
+SPIED = """asked by a signal (faulthandler): no answer
+
+py-spy dump:
+Process 26171: python
+Python v3.11.7 (/usr/bin/python3.11)
+
+Thread 26171 (idle): "MainThread"
+    recv (/usr/lib/python3.11/socket.py:705)
+    stopped (/home/me/flows.py:25)
+    call_each (/x/dflow/worker/emitting.py:69)
+Thread 26182 (idle): "dflow-pulse"
+    wait (/x/dflow/transport/poller.py:109)
+"""
 IDLE = """thread MainThread, most recent last:
   File "/x/dflow/worker/loop.py", line 76, in run
   File "/x/dflow/transport/poller.py", line 109, in wait
@@ -215,7 +235,8 @@ IDLE = """thread MainThread, most recent last:
         (CRASHED, "at flows.py:15 in segv"),
         (ASKED, "at flows.py:15 in segv"),
         (IDLE, "waiting for messages"),
-        ("the kernel:\nState:\tT (stopped)\nVmRSS: 1", "T (stopped)"),
+        ("the kernel:\nState:\tT (stopped)\nVmRSS: 1", "in state T (stopped)"),
+        (SPIED, "at flows.py:25 in stopped"),
         ("", ""),
         ("nonsense", ""),
         ('thread MainThread\n  File "x", line 99999999999999, in f', "at x:999999999 in f"),
