@@ -15,7 +15,6 @@ import socket
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from threading import Condition
 from typing import Any
 
 from dflow.broker.pace import report_interval_s
@@ -87,10 +86,10 @@ class Handle:
             memory=SharedMemory(0, _never_warns) if options.transport == "ipc" else None,
         )
         self._clock = self.plane.clock
-        self.changed = Condition(self.plane.lock)
+        self.changed = system.condition(self.plane.lock)
         self._errors = ErrorLog()
         self._outbox: deque[c.Control] = deque()
-        self._questions = Questions(self._post)
+        self._questions = Questions(self._post, system)
         self._ending: set[str] = set()  # nodes whose inputs were asked to end
         self._sending = Sending(
             plan,

@@ -93,9 +93,13 @@ class _Selector:
         """Return the callbacks of what can be read; wait for it if there is nothing."""
         kernel = self._kernel
         if timeout != 0 and not any(source.readable for source, _ in self.watched):
-            self._task = kernel.current
+            task = self._task = kernel.current
+            if task is not None:
+                task.interruptible = True
             try:
                 kernel.park(timeout)
             finally:
                 self._task = None
+                if task is not None:
+                    task.interruptible = False
         return [handle for source, handle in self.watched if source.readable]

@@ -70,8 +70,19 @@ class Task:
     """One simulated thread. ``error`` is what it raised, once it has ended."""
 
     __slots__ = (
-        "_fiber", "_run", "ended", "error", "kernel", "name", "pending", "process",
-        "sleeping", "started", "version", "waiters",
+        "_fiber",
+        "_run",
+        "ended",
+        "error",
+        "interruptible",
+        "kernel",
+        "name",
+        "pending",
+        "process",
+        "sleeping",
+        "started",
+        "version",
+        "waiters",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +95,7 @@ class Task:
         self.ended = False
         self.started = False
         self.sleeping = False
+        self.interruptible = False  # a signal would end what it waits for
         self.error: BaseException | None = None
         self.pending: BaseException | None = None  # raised where it is parked
         self.waiters: list[Task] = []
@@ -170,12 +182,12 @@ class Kernel:
         task = self.current
         assert task is not None  # only simulated threads sleep in virtual time
         until = self.now + max(0, int(seconds * 1e9 + 0.5))
-        task.sleeping = True
+        task.sleeping = task.interruptible = True
         try:
             while self.now < until or task.process.stalled_until > self.now:
                 self._park(max(until, task.process.stalled_until))
         finally:
-            task.sleeping = False
+            task.sleeping = task.interruptible = False
 
     def _park(self, until: int | None) -> None:
         task = self.current

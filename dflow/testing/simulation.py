@@ -59,6 +59,8 @@ class Simulation:
         self.channels = world.channels
         self._report = world.report
         self._graph = world.graph
+        launching = world.launching
+        self.refused = [] if launching is None else launching.refused
         self._taps: Taps | None = world.taps
 
     @property
@@ -118,7 +120,7 @@ def simulate(
 
     Raises what ``graph.run()`` would raise, with ``.simulation`` added, unless ``raise_errors`` is
     False; `SimulationFailed` if dflow breaks a promise; `GraphError` and `OptionError` for what
-    cannot be run, and ImportError without greenlet (``pip install 'dflow[testing]'``).
+    cannot be run, `PortError` for what ``send`` names, and ImportError without greenlet (``pip install 'dflow[testing]'``).
     """
     try:
         from dflow.testing.kernel import sleep_virtually
@@ -138,6 +140,7 @@ def simulate(
         secrets.randbelow(2**32) if seed is None else seed,
         Faults() if faults is None else faults,
         Taps(graph) if keep else None,
+        send,
     )
     if observe is not None:
         observe(world)

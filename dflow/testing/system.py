@@ -8,13 +8,14 @@ from typing import Any
 
 from dflow.clock import Clock
 from dflow.testing.aio import VirtualLoop
-from dflow.testing.kernel import Kernel, Process, Task
+from dflow.testing.kernel import Process, Task
+from dflow.testing.meeting import Condition, Event
 from dflow.testing.network import ControlLink, ControlRouter, InLink, Network, OutLink, Source
 from dflow.transport.metronome import BEAT_S
 from dflow.transport.metronome import FIRST_NS as FIRST_BEAT_NS
 from dflow.transport.system import System
 
-__all__ = ["WALL_NS", "Event", "SimulatedSystem"]
+__all__ = ["WALL_NS", "SimulatedSystem"]
 
 WALL_NS = 1_700_000_000_000_000_000
 """Unix time at the beginning of every simulation."""
@@ -75,6 +76,10 @@ class SimulatedSystem(System):
     def event(self) -> Any:
         """Return what one thread waits for and another sets."""
         return Event(self._kernel)
+
+    def condition(self, lock: Any) -> Any:
+        """Return what threads wait for that hold ``lock`` between."""
+        return Condition(self._kernel, lock)
 
     def event_loop(self) -> asyncio.AbstractEventLoop:
         """Return a new asyncio loop, in virtual time."""
@@ -198,33 +203,3 @@ class Metronome:
     def close(self) -> None:
         """Ring no more."""
         self._armed += 1
-
-
-class Event:
-    """One thread waits for what another sets (`threading.Event`)."""
-
-    __slots__ = ("_kernel", "_set", "_waiting")
-
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
-        self._set = False
-        self._waiting: list[Task] = []
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Return whether it was set before ``timeout`` seconds have passed."""
-        task = self._kernel.current
-        if not self._set and task is not None:
-            self._waiting.append(task)
-            self._kernel.park(timeout)
-        return self._set
-
-    def set(self) -> None:
-        """Wake whoever waits."""
-        self._set = True
-        waiting, self._waiting = self._waiting, []
-        for task in waiting:
-            self._kernel.wake(task)
-
-    def clear(self) -> None:
-        """Forget that it was set."""
-        self._set = False

@@ -7,8 +7,7 @@ killing them on request), and time.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from random import Random
@@ -22,16 +21,18 @@ from dflow.graph.plan import Plan, WorkerId
 from dflow.message import EXTERNAL
 from dflow.options import RunOptions
 from dflow.report import RunReport
+from dflow.testing.agent import Agent, Worker
 from dflow.testing.faults import Cut, Faults, Kill, Stall, draw
 from dflow.testing.invariants import Broken
 from dflow.testing.kernel import Kernel, Process, Task
+from dflow.testing.launching import Launching
 from dflow.testing.logs import simulated_logger
-from dflow.testing.network import Network, Source
+from dflow.testing.network import Network
 from dflow.testing.system import WALL_NS, SimulatedSystem
 from dflow.testing.taps import Taps
 from dflow.testing.trace import Trace
 from dflow.wire import control as c
-from dflow.worker.assemble import NotMade, Replica, WorkerConfig, assemble, make_nodes, wait_unmade
+from dflow.worker.assemble import NotMade, WorkerConfig, assemble, make_nodes, wait_unmade
 from dflow.worker.context import Context
 from dflow.worker.faults import Interrupted
 from dflow.worker.pulse import Pulse
@@ -39,7 +40,7 @@ from dflow.worker.pulse import Pulse
 if TYPE_CHECKING:
     from dflow.graph.builder import Graph
 
-__all__ = ["Crash", "Worker", "World"]
+__all__ = ["Worker", "World"]
 
 EPOCH = 1
 TOKEN = "simulated"
@@ -47,66 +48,7 @@ ENDPOINT = "sim://coordinator"
 FORK_S = 0.003
 """Within this time all workers have begun to live."""
 
-REAP_S = 0.001
-"""Within this time the agent learns that a worker has ended, or kills one."""
-
 FIRST_PID = 1000
-
-
-@dataclass(eq=False, slots=True)
-class Worker:
-    """One worker process. ``replica`` is there once it is assembled, ``code`` once it has ended."""
-
-    me: WorkerId
-    pid: int
-    process: Process
-    main: Task | None = None
-    replica: Replica | None = None
-    code: int | None = None
-    killed: bool = False
-
-
-class Crash(Exception):
-    """dflow's own code raised in a participant; the cause is what it raised."""
-
-
-class Agent:
-    """The agent's part: reports exits, kills on request (`dflow.launch.pipe.Pipe`)."""
-
-    closed_by_peer = False
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._source = Source(world.network)
-        self._said: deque[dict[str, Any]] = deque()
-
-    def fileno(self) -> int:
-        """Return what a poller knows it by."""
-        return self._source.number
-
-    def available(self) -> list[dict[str, Any]]:
-        """Return what the agent has said."""
-        said, self._said = list(self._said), deque()
-        self._source.readable = False
-        return said
-
-    def send_message(self, message: dict[str, Any]) -> None:
-        """Do as the coordinator asks."""
-        node, replica = message["kill"]
-        world = self._world
-        world.soon(REAP_S, lambda: world.kill(WorkerId(node, replica)))
-
-    def reap(self, worker: Worker) -> None:
-        """Tell the coordinator, soon, that a worker has ended."""
-        signal = 9 if worker.killed else None
-        code = None if worker.killed else worker.code
-        row = [worker.me.node, worker.me.replica, worker.pid, code, signal]
-
-        def say() -> None:
-            self._said.append({"exited": row})
-            self._source.news()
-
-        self._world.soon(REAP_S, say)
 
 
 @dataclass(eq=False)
@@ -119,6 +61,7 @@ class World:
     seed: int
     faults: Faults
     taps: Taps | None = None
+    send: Mapping[Any, Sequence[Any]] | None = None
     workers: dict[WorkerId, Worker] = field(default_factory=dict, init=False)
     report: RunReport | None = field(default=None, init=False)
     logs: list[tuple[str, c.Log]] = field(default_factory=list, init=False)
@@ -136,9 +79,11 @@ class World:
         self._processes: list[Process] = []
         self._agent = Agent(self)
         self._main: Task | None = None
+        self.launching = Launching.of(self.graph, self.plan, self.send or {})
         self._begin_coordinator()
         for me in self.plan.workers:
             self.workers[me] = self._begin_worker(me)
+        self._launcher = self._begin_launcher()
         self._expect_faults()
 
     # --- from outside ----------------------------------------------------------------------------
@@ -172,6 +117,7 @@ class World:
         return (
             self._main is not None
             and self._main.ended
+            and (self._launcher is None or self._launcher.ended)
             and not any(worker.process.alive for worker in self.workers.values())
         )
 
@@ -196,7 +142,7 @@ class World:
             "simulated",
             TOKEN,
             EPOCH,
-            with_handle=False,
+            with_handle=self.launching is not None,
             managed=True,
             cores=len(self.plan.workers),
             now=system.clock.monotonic_s(),
@@ -227,6 +173,19 @@ class World:
         system.exited = lambda code: self._exit(worker, code)
         self.soon(FORK_S, worker.main.start)
         return worker
+
+    def _begin_launcher(self) -> Task | None:
+        launching = self.launching
+        if launching is None:
+            return None
+        process, system = self._process(EXTERNAL)
+
+        def live() -> None:
+            launching.live(self.kernel, system, process, self.options, ENDPOINT, TOKEN, EPOCH)
+
+        task = Task(self.kernel, process, self._guarded(live, process), process.name)
+        task.start()
+        return task
 
     def _live(self, worker: Worker, system: SimulatedSystem) -> int:
         """Do what `dflow.worker.main.run_worker` does."""
@@ -260,7 +219,7 @@ class World:
 
         def interrupt() -> None:
             main = worker.main
-            if main is not None and main.sleeping and pulse.take_interrupt():
+            if main is not None and main.interruptible and pulse.take_interrupt():
                 main.interrupt(Interrupted())
 
         replica = assemble(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from threading import Event, Thread
+from threading import Condition, Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 from dflow.clock import CLOCK, Clock
@@ -67,6 +67,10 @@ class System:
     def event(self) -> Event:
         """Return what one thread waits for and another sets."""
         return Event()
+
+    def condition(self, lock: Lock) -> Condition:
+        """Return what threads wait for that hold ``lock`` between."""
+        return Condition(lock)
 
     def event_loop(self) -> asyncio.AbstractEventLoop:
         """Return a new asyncio loop."""
