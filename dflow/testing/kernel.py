@@ -124,6 +124,8 @@ class Task:
 
     def resume(self) -> None:
         """Run it until it parks or ends; the kernel calls this."""
+        if not self._fiber:  # not begun: when it ends the hub goes on, not whoever made it
+            self._fiber.parent = getcurrent()
         self._fiber.switch()
 
     def unwind(self) -> None:

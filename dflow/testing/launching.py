@@ -9,7 +9,6 @@ from dflow.errors import DflowError, NodeEnded
 from dflow.graph.plan import Plan
 from dflow.launch.handle import Handle
 from dflow.launch.sending import GraphCode
-from dflow.message import EXTERNAL
 from dflow.options import RunOptions
 from dflow.testing.kernel import Kernel, Process, Task
 from dflow.testing.system import SimulatedSystem
@@ -41,7 +40,7 @@ class Launching:
         self._fed_from_outside = [
             node.name
             for node in plan.nodes
-            if node.kind not in ("source", EXTERNAL, "external") and not plan.in_edges(node.name)
+            if node.kind not in ("source", "external") and not plan.in_edges(node.name)
         ]
         self.refused: list[tuple[str, Any, DflowError]] = []
         self.handle: Handle | None = None

@@ -44,7 +44,8 @@ class Simulation:
     ``seed`` gives the same run again; ``report`` is the run's, as `Graph.run` returns it;
     ``trace`` has an event a line; ``now_s`` is how long it took in virtual time, ``steps`` how many
     steps it had; ``logs`` are the log lines: (worker, level, text); ``faults`` what was asked for
-    and ``drawn`` what came true of it, to be given back as ``Faults(exactly=...)``.
+    and ``drawn`` what came true of it, to be given back as ``Faults(exactly=...)``. ``refused`` are
+    the messages from outside that were not taken: (input, value, error).
     """
 
     def __init__(self, world: World) -> None:
@@ -120,7 +121,8 @@ def simulate(
 
     Raises what ``graph.run()`` would raise, with ``.simulation`` added, unless ``raise_errors`` is
     False; `SimulationFailed` if dflow breaks a promise; `GraphError` and `OptionError` for what
-    cannot be run, `PortError` for what ``send`` names, and ImportError without greenlet (``pip install 'dflow[testing]'``).
+    cannot be run, `PortError` for what ``send`` names, and ImportError without greenlet
+    (``pip install 'dflow[testing]'``).
     """
     try:
         from dflow.testing.kernel import sleep_virtually

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dflow.broker.lifecycle import Phase
 from dflow.graph.plan import WorkerId
+from dflow.message import EXTERNAL
 from dflow.testing.invariants import Broken, Invariants, Seen
 
 if TYPE_CHECKING:
@@ -30,8 +31,12 @@ class Watcher:
         world = self._world
         kernel = world.kernel
         task = kernel.last
-        worker = None if task is None else self._by_name.get(task.process.name)
-        if worker is None or worker.replica is None or world.broken is not None:
+        if task is None or world.broken is not None:
+            return
+        worker = self._by_name.get(task.process.name)
+        if worker is None and task.process.name == EXTERNAL:
+            self._look_at_launcher()
+        if worker is None or worker.replica is None:
             return
         me = worker.me
         seen = self._seen.get(me)
@@ -41,8 +46,18 @@ class Watcher:
         seen.aborted = world.state.phase in _CUT_SHORT
         if self._invariants.due(kernel.now):
             for other in self._seen.values():
-                self._excuse(other, world.workers[other.worker])
+                if other.phase is not None:
+                    self._excuse(other, world.workers[other.worker])
         world.broken = self._invariants.look(seen, self._seen, kernel.now)
+
+    def _look_at_launcher(self) -> None:
+        world = self._world
+        handle = None if world.launching is None else world.launching.handle
+        if handle is not None:
+            me = WorkerId(EXTERNAL)
+            seen = self._seen.setdefault(me, Seen(me, handle.plane, excused=True))
+            seen.aborted = world.state.phase in _CUT_SHORT
+            world.broken = self._invariants.look(seen, self._seen, world.kernel.now)
 
     def _excuse(self, seen: Seen, worker: Worker) -> None:
         """Note whether a worker has a reason of its own to rest."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dflow import Graph, edge, node, sink, source
+from dflow import Graph, Input, Node, Output, Priority, edge, node, sink, source
 from dflow.errors import HookFailed
 from dflow.report import RunReport
 from dflow.testing import Cut, Drop, Faults, simulate, spend
@@ -73,3 +73,51 @@ def test_a_connection_cut_after_the_sender_is_done_is_noticed() -> None:
     graph = Graph("g", numbers(50) >> slow().options(replicas=3) >> show())
     with pytest.raises(HookFailed, match="refused"):
         simulate(graph, seed=1, faults=Faults(cut_links=1, within_s=(0.003, 0.02)), limit_s=60)
+
+
+class Adding(Node):
+    """Adds what it was told last."""
+
+    numbers = Input(int)
+    settings = Input(int, priority=Priority.CONTROL)
+    sums = Output(int)
+
+    def __init__(self) -> None:
+        self.added = 0
+
+    @numbers.handler
+    def add(self, x: int) -> int:
+        spend(0.001)
+        return x + self.added
+
+    @settings.handler
+    def change(self, added: int) -> None:
+        self.added = added
+
+
+def test_messages_come_from_outside_while_the_graph_runs() -> None:
+    graph = Graph("g")
+    adding = Adding()
+    graph.connect(numbers(100), adding.numbers)
+    graph.connect(adding.sums, show())
+    simulation = simulate(graph, seed=1, send={adding.settings: [1000]})
+    values = simulation.results("show")
+    changed = next(i for i, value in enumerate(values) if value >= 1000)
+    assert values == [*range(changed), *range(1000 + changed, 1100)]
+
+
+def test_what_only_the_outside_feeds_ends_when_everything_is_sent() -> None:
+    graph = Graph("g")
+    squares = square()
+    graph.connect(squares, show())
+    graph.accept(squares, capacity=2)
+    simulation = simulate(graph, seed=1, send={"square": range(10)})
+    assert simulation.results("show") == [x * x for x in range(10)]
+    assert simulation.report.balances
+
+
+def test_what_is_sent_too_late_is_told() -> None:
+    simulation = simulate(squares(0), seed=1, send={"square": [1]})
+    [(place, value, error)] = simulation.refused
+    assert (place, value) == ("square.in", 1)
+    assert "has ended" in str(error)
