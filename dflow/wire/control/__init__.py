@@ -193,9 +193,8 @@ def _is_deep(values: list[Any]) -> bool:
         inside = [value for value in values if type(value) is list or type(value) is dict]
         if not inside:
             return False
-        values = [
-            part for value in inside for part in (value if type(value) is list else value.values())
-        ]
+        parts = [one.values() if isinstance(one, dict) else one for one in inside]
+        values = [value for one in parts for value in one]
     return True
 
 
