@@ -1,8 +1,8 @@
 """``python -m soak``: soak, stop, go on, and say what came of it.
 
 Exit codes: 0 passed, or not enough evidence; 1 failed; 2 wrong usage; 3 not enough evidence and
-``--strict``; 130 or 143 stopped by Ctrl-C or SIGTERM (the report is of what there is, and
-``--resume`` goes on).
+``--strict``; 130 stopped by Ctrl-C or SIGTERM (the report is of what there is, and ``--resume``
+goes on).
 """
 
 from __future__ import annotations

@@ -239,12 +239,12 @@ def _growth(
         narrower = late.half_width() < line.half_width()
         if lately != UNDECIDED or narrower or verdict == FAILED:
             shown, verdict = late, lately
-            note = f", in the second half; {line.per_hour * percent:+.2f} over all of it"
+            note = f" in the second half, {line.per_hour * percent:+.2f} over all of it"
     value, half = shown.per_hour * percent, shown.half_width() * percent
     needs_s = _needed_s(line.span_s, half, abs(limit - value), 1.5)
     text = (
         f"{(level or line.level) / 1e6:,.1f} MB, {value:+.2f} % an hour"
-        f" ({value - half:+.2f} to {value + half:+.2f}); limit {limit:g}{note}"
+        f" ({value - half:+.2f} to {value + half:+.2f}){note}; limit {limit:g}"
     )
     if verdict == FAILED and any(part.warm_up_s < YOUNG_S for part in parts):
         verdict = UNDECIDED

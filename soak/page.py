@@ -50,7 +50,10 @@ h1 { font-size: 22px; margin: 0; } h2 { font-size: 16px; margin: 32px 0 8px; }
 table { border-collapse: collapse; width: 100%; background: #fff; border-radius: 8px; }
 td, th { text-align: left; vertical-align: top; padding: 6px 10px;
   border-bottom: 1px solid #eceff2; font-size: 13px; }
-td:first-child { white-space: nowrap; font-weight: 600; }
+td:first-child { font-weight: 600; }
+table.findings { table-layout: fixed; } table.findings td:nth-child(1) { width: 150px; }
+table.findings td:nth-child(2) { width: 60px; } table.findings td:nth-child(3) { width: 124px; }
+table.findings svg { max-width: none; }
 .chip { display: inline-block; min-width: 52px; text-align: center; border-radius: 10px;
   padding: 0 8px; color: #fff; font-size: 12px; font-weight: 600; }
 .chip.passed { background: #1b7f4b; } .chip.failed { background: #b3261e; }
@@ -159,7 +162,7 @@ def _tables(findings: Sequence[Finding]) -> str:
             if f.group == group
         )
         if rows:
-            found.append(f"<h2>{title}</h2><table>{rows}</table>")
+            found.append(f'<h2>{title}</h2><table class="findings">{rows}</table>')
     return "\n".join(found)
 
 
