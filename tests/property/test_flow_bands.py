@@ -105,7 +105,7 @@ class BandQueueMachine(RuleBasedStateMachine):
 
 
 TestBandQueue = BandQueueMachine.TestCase
-TestBandQueue.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestBandQueue.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
 
 
 def saturated(load: Iterable[Item], services: int) -> list[Item]:

@@ -167,5 +167,5 @@ class LatestPair(RuleBasedStateMachine):
             assert delivered[-1] == self.emitted - 1
 
 
-LatestPair.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+LatestPair.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 TestLatestPair = LatestPair.TestCase

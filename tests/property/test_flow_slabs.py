@@ -150,4 +150,4 @@ class Allocator(RuleBasedStateMachine):
 
 
 TestAllocator = Allocator.TestCase
-TestAllocator.settings = settings(max_examples=150, stateful_step_count=60)
+TestAllocator.settings = settings(max_examples=80, stateful_step_count=60)
