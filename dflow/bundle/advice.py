@@ -39,8 +39,9 @@ def _advice(
     folders = {str(seat.get("name")): str(seat.get("directory")) for seat in seats}
     match cause.get("kind"):
         case "worker_died":
-            dead = next((p for p in processes if p.state.startswith("died")), None)
-            yield from _of_death(dead, bundle, folders)
+            dead = [p for p in processes if p.state.startswith("died")]
+            dead.sort(key=lambda process: process.name != cause.get("worker"))
+            yield from _of_death(dead[0] if dead else None, bundle, folders)
         case "hook_failed":
             yield (
                 "Your code raised: the traceback is in what ended the run. To go on after an"
@@ -67,10 +68,12 @@ def _advice(
             yield from _of_nothing(bundle)
     for process in processes:
         if process.state.startswith("did not answer"):
+            stacks = f"processes/{folders.get(process.name, '')}/stacks.txt"
+            seen = stacks in bundle.files
+            where = f"its stacks, seen from outside, are in {plain(stacks, 150)}; " if seen else ""
             yield (
-                f"{process.name} did not answer: its stacks, seen from outside, are in"
-                f" processes/{plain(folders.get(process.name, ''), 100)}/stacks.txt. A library that"
-                " holds Python's lock, a debugger or SIGSTOP does that."
+                f"{process.name} did not answer: {where}a library that holds Python's lock, a"
+                " debugger or SIGSTOP does that."
             )
             break
     if full and cause.get("kind") in ("drain_timeout", None):
@@ -87,7 +90,12 @@ def _of_death(dead: Process | None, bundle: Bundle, folders: Mapping[str, str]) 
         yield "A worker died; nobody knows how."
         return
     folder = f"processes/{plain(folders.get(dead.name, ''), 100)}"
-    if any(name in dead.state for name in _CRASHES):
+    if dead.state.endswith("reached"):
+        yield (
+            f"{dead.name} was not heard of any more: its process ended, or its host or the network"
+            " went away. Look at its stderr, and at the log of its host."
+        )
+    elif any(name in dead.state for name in _CRASHES):
         where = f" It crashed {dead.at}." if dead.at else ""
         yield (
             f"{dead.name} crashed in native code.{where} The stacks it left are in"

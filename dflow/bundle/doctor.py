@@ -220,7 +220,7 @@ def _waits(status: RunStatus | None) -> list[str]:
         return []
     try:
         why = explain(status)
-        lines = [why.summary]
+        lines = [why.summary] if why.chains or not why.summary.endswith(":") else []
         for chain in why.chains:
             first, *rest = [link.text for link in chain.links]
             lines += [first, *(f"  → {text}" for text in rest), *_asides(chain)]
@@ -259,8 +259,11 @@ def _process(bundle: Bundle, seat: Mapping[str, Any]) -> Process:
     orderly = bool(seat.get("killed_by_run")) or exit_text.startswith("exit code 0")
     died = bool(exit_text) and not orderly
     silent = bool(seat.get("joined")) and not seat.get("answered") and not died
+    lost = step == "gone" and bool(seat.get("joined")) and not exit_text
     if died:
         state = f"died: {exit_text}"
+    elif lost:
+        state = "died, or cannot be reached"
     elif silent:
         state = "did not answer" + (f"; then {exit_text}" if exit_text else "")
     elif not seat.get("joined"):
@@ -274,7 +277,7 @@ def _process(bundle: Bundle, seat: Mapping[str, Any]) -> Process:
         state,
         place_of(bundle.text(f"{folder}/stacks.txt")),
         plain(f"{last['level']} {last['text']}", 300) if last is not None else "",
-        died or silent,
+        died or silent or lost,
     )
 
 

@@ -16,7 +16,7 @@ __all__ = ["place_of"]
 _FRAME = re.compile(r'\s*File "(?P<file>[^"]*)", line (?P<line>\d+),? in (?P<name>.*)')
 _PY_SPY = re.compile(r"\s+(?P<name>\S.*) \((?P<file>.*):(?P<line>\d+)\)$")
 _OURS = re.compile(
-    r"[/\\]dflow[/\\](worker|launch|broker|transport|flow|wire|graph|bundle|runtime)"
+    r"[/\\]dflow[/\\](worker|launch|broker|transport|flow|wire|graph|bundle|runtime|cli|__main__)"
 )
 _LIBRARY = re.compile(r"[/\\](lib[/\\]python3|site-packages|dist-packages)|^<")
 _WAITS = re.compile(

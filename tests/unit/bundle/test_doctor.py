@@ -83,10 +83,23 @@ def test_a_full_edge_is_named_and_its_slow_receiver() -> None:
 
 def test_one_that_did_not_answer_is_told_apart_from_one_that_died() -> None:
     case = failed()
-    seats = [dict(seat) | {"answered": False, "exit": ""} for seat in case.seats]
+    quiet = {"answered": False, "exit": "", "step": "running"}
+    seats = [dict(seat) | quiet for seat in case.seats]
     found = diagnose(bundle_of(replace(case, seats=tuple(seats), words={})))
     assert {p.state for p in found.processes} == {"did not answer"}
-    assert "did not answer: its stacks, seen from outside" in " ".join(found.advice)
+    assert "a[0] did not answer: a library" in " ".join(found.advice)
+    seen = bundle_of(
+        replace(case, seats=tuple(seats), words={}), outside={"a[0]": "the kernel:\nState: S"}
+    )
+    assert "a[0] did not answer: its stacks, seen from outside" in " ".join(diagnose(seen).advice)
+
+
+def test_a_worker_of_another_host_that_fell_silent_is_lost() -> None:
+    case = failed()
+    seats = [dict(seat) | {"answered": False, "exit": "", "step": "gone"} for seat in case.seats]
+    found = diagnose(bundle_of(replace(case, seats=tuple(seats), words={})))
+    assert found.processes[1].state == "died, or cannot be reached"
+    assert "b[0] was not heard of any more" in " ".join(found.advice)
 
 
 def test_one_the_run_had_killed_did_not_die_first() -> None:
