@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Callable
 from functools import partial
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from dflow.broker.turns import niceness_of
@@ -30,6 +31,7 @@ from dflow.worker.placing import be_nice, stay_on
 from dflow.worker.pulse import EXIT_LOST, Pulse, install_interrupt
 from dflow.worker.slices import be_prompt
 from dflow.worker.speaking import Speaking
+from dflow.worker.user_code import at_the_door
 
 if TYPE_CHECKING:
     pass
@@ -207,9 +209,9 @@ def _data_host(config: WorkerConfig) -> str | None:
     return host
 
 
-def _interrupter(pulse: Pulse) -> Callable[[], None]:
-    def raise_in_user_code() -> None:
-        if pulse.take_interrupt():
+def _interrupter(pulse: Pulse) -> Callable[[FrameType | None], None]:
+    def raise_in_user_code(at: FrameType | None) -> None:
+        if not at_the_door(at) and pulse.take_interrupt():
             raise Interrupted
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

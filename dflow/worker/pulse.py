@@ -14,6 +14,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from dflow.errors import ProtocolError
@@ -345,18 +346,20 @@ class Pulse:
             self._socket.send(c.encode(c.Heartbeat()))
 
 
-def install_interrupt(raise_in_user_code: Callable[[], None]) -> Callable[[], None]:
+def install_interrupt(
+    raise_in_user_code: Callable[[FrameType | None], None],
+) -> Callable[[], None]:
     """Prepare a signal for interrupting the main thread; return the function that sends it.
 
-    If user code has taken the signal for itself nothing is sent: its code then ends by itself,
-    or by the drain deadline.
+    ``raise_in_user_code`` gets the frame in which the signal came. If user code has taken the
+    signal for itself nothing is sent: its code then ends by itself, or by the drain deadline.
     """
     main = threading.main_thread().ident
     assert main is not None
     thread = main
 
-    def interrupted(*_: object) -> None:
-        raise_in_user_code()
+    def interrupted(_: int, at: FrameType | None) -> None:
+        raise_in_user_code(at)
 
     def send() -> None:
         if signal.getsignal(INTERRUPT_SIGNAL) is interrupted:

@@ -8,7 +8,7 @@ end the run.
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dflow.telemetry.logs import say
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dflow.worker.plane import DataPlane
     from dflow.worker.pulse import Pulse
 
-__all__ = ["UserCode"]
+__all__ = ["UserCode", "at_the_door"]
 
 
 class UserCode:
@@ -129,3 +129,16 @@ class UserCode:
     def _emitted_by(self, where: str) -> str:
         """Return which of this node's functions emitted a bad value; "" if another node did."""
         return "" if where.startswith(("decoding ", "coalesce ")) else place_of(self.emitter)
+
+
+_DOOR = (UserCode.__enter__.__code__, UserCode.__exit__.__code__)
+
+
+def at_the_door(at: FrameType | None) -> bool:
+    """Whether a frame is on its way into user code or out of it, where nothing may be raised.
+
+    What is raised there is raised without the data plane's lock, and past whoever would take it.
+    """
+    while at is not None and at.f_code not in _DOOR:
+        at = at.f_back
+    return at is not None
