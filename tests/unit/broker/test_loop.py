@@ -76,6 +76,15 @@ class Peers:
                 for answer in fake.hear(heard):
                     socket.send(c.encode(answer))
 
+    @contextmanager
+    def dealer(self) -> Iterator[zmq.Socket[bytes]]:
+        """Connect a bare socket that says what a test likes."""
+        with self._context.socket(zmq.DEALER) as socket:
+            socket.setsockopt(zmq.RCVTIMEO, int(WAIT_S * 1000))
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.connect(self._endpoint)
+            yield socket
+
     def close(self) -> None:
         """Wait for all to be let go."""
         for thread in self._threads:
@@ -145,6 +154,26 @@ def test_a_peer_that_may_not_join_hears_why(coordinators: Callable[..., Coordina
     for worker in PLAN.workers:
         one.peers.start(Fake(worker))
     assert one.report().outcome == "finished"
+
+
+def test_whatever_a_stranger_sends_the_run_goes_on(
+    coordinators: Callable[..., Coordinator],
+) -> None:
+    one = coordinators()
+    deep = b"\x91" * 1015 + b"\x90"
+    sent = [
+        [b""], [b"\xc1"], [b"\x92" + deep + b"\x08"], [b"\x92\x01\x08" + b"x" * 20], [b"a", b"b"],
+        [c.encode(c.Drained())], [b"\x93\x01\x07\xdd\xff\xff\xff\xff"],
+        [c.encode(c.AbortRequest("x" * 2 * c.MAX_STRANGER_BYTES))],
+        *([c.encode(Fake(WorkerId("a")).hello(token=f"guess {n}"))] for n in range(300)),
+    ]  # fmt: skip
+    with one.peers.dealer() as stranger:
+        for frames in sent:
+            stranger.send_multipart(frames)
+        assert {type(c.decode(stranger.recv())) for _ in range(300)} == {c.Refused}
+        for worker in PLAN.workers:
+            one.peers.start(Fake(worker))
+        assert one.report().outcome == "finished"
 
 
 @contextmanager
