@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dflow import Graph, Node, Run, RunReport
-from dflow.errors import DflowError, NodeEnded, RunError
+from dflow.errors import BundleError, DflowError, NodeEnded, RunError
 from soak.looking import look
 from soak.samples import SampleFile
 from soak.streams import Sent, streams
@@ -57,7 +57,8 @@ class Watched:
 class Conduct:
     """What a profile has to do with: `run` a graph, `wait`, note an `event`.
 
-    ``show`` is given the numbers of each look for the terminal.
+    ``show`` is given the numbers of each look for the terminal. ``bundles`` is where a run that
+    fails, or goes on when the soak fails, leaves its failure bundle.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Conduct:
         left_s: float,
         sample_s: float,
         show: Callable[[Line], None],
+        bundles: Path,
     ) -> None:
         self.part = part
         self.seed = seed
@@ -79,6 +81,7 @@ class Conduct:
         self.stopped = False
         self._file = file
         self._temp = temp
+        self._bundles = str(bundles)
         self._left_s = left_s
         self._sample_s = sample_s
         self._show = show
@@ -109,6 +112,8 @@ class Conduct:
         fails the soak; `Ended` is raised only if it does not even start.
         """
         asked_s = self.now_s
+        if expected is None:
+            options.setdefault("bundle", self._bundles)
         try:
             started = graph.start(results=[collect] if collect is not None else [], **options)
         except DflowError as error:
@@ -132,6 +137,9 @@ class Conduct:
                 self.fail(f"run {label} failed: {error}")
         finally:
             if started.report is None:
+                if self.failure:
+                    with suppress(BundleError):
+                        self.event(f"failure bundle: {started.bundle(self._bundles)}")
                 started.abort("the soak ends")
             with suppress(RunError):
                 started.wait(timeout_s=DRAIN_S)

@@ -65,7 +65,7 @@ def run_part(folder: Path, state: State, left_s: float, show: Callable[[Any], No
     with _surroundings(folder / LOG, temp, mark), SampleFile(folder / SAMPLES) as file:
         conduct = Conduct(
             file, part=state.part, seed=state.seed, load=state.load, temp=temp, left_s=left_s,
-            sample_s=state.sample_s, show=show,
+            sample_s=state.sample_s, show=show, bundles=folder / "bundles",
         )  # fmt: skip
         conduct.write("part", **_about(state))
         with _stopping(conduct):
