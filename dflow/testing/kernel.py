@@ -54,14 +54,18 @@ def sleep_virtually(seconds: float) -> bool:
 
 
 class Process:
-    """The tasks of one participant, killed and stalled together. ``cpu_ns``: what it spent."""
+    """The tasks of one participant, killed and stalled together. ``cpu_ns``: what it spent.
 
-    __slots__ = ("alive", "cpu_ns", "name", "stalled_until", "tasks")
+    ``asleep_since``: when user code began to `spend` time, while it does.
+    """
+
+    __slots__ = ("alive", "asleep_since", "cpu_ns", "name", "stalled_until", "tasks")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.alive = True
         self.stalled_until = 0
+        self.asleep_since: int | None = None
         self.cpu_ns = 0
         self.tasks: list[Task] = []
 
@@ -185,11 +189,13 @@ class Kernel:
         assert task is not None  # only simulated threads sleep in virtual time
         until = self.now + max(0, int(seconds * 1e9 + 0.5))
         task.sleeping = task.interruptible = True
+        task.process.asleep_since = self.now
         try:
             while self.now < until or task.process.stalled_until > self.now:
                 self._park(max(until, task.process.stalled_until))
         finally:
             task.sleeping = task.interruptible = False
+            task.process.asleep_since = None
 
     def _park(self, until: int | None) -> None:
         task = self.current

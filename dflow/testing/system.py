@@ -20,6 +20,8 @@ __all__ = ["WALL_NS", "SimulatedSystem"]
 WALL_NS = 1_700_000_000_000_000_000
 """Unix time at the beginning of every simulation."""
 
+_RAREST_BEAT_NS = 50_000_000
+
 _INTERRUPTED = 0.1
 """How often the other threads of a process get a moment before user code goes on."""
 
@@ -51,7 +53,7 @@ class SimulatedSystem(System):
 
     def metronome(self, wake: Callable[[], None]) -> Any:
         """Return what rings while user code runs for long."""
-        return Metronome(self._network)
+        return Metronome(self._network, self._process)
 
     def out_link(self, number: int, endpoint: str) -> Any:
         """Return the sender's end of a channel, connected."""
@@ -157,15 +159,17 @@ class Wakeup:
 class Metronome:
     """Rings while user code runs for long (`dflow.transport.metronome.Metronome`).
 
-    It also is where the seed lets other threads have a moment before user code goes on.
+    It also is where the seed lets other threads have a moment before user code goes on. While user
+    code sleeps it rings less and less often: nothing is new, and an hour has many milliseconds.
     """
 
-    __slots__ = ("_armed", "_kernel", "_set_ns", "_source", "fd")
+    __slots__ = ("_armed", "_kernel", "_process", "_set_ns", "_source", "fd")
 
     timeout_s: float | None = None
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, process: Process) -> None:
         self._kernel = network.kernel
+        self._process = process
         self._source = Source(network)
         self._set_ns = -FIRST_BEAT_NS
         self._armed = 0
@@ -187,7 +191,9 @@ class Metronome:
         """Ring again soon if user code still runs."""
         self._source.readable = False
         if busy():
-            self._ring(int(BEAT_S * 1e9))
+            since = self._process.asleep_since
+            asleep_ns = 0 if since is None else self._kernel.now - since
+            self._ring(max(int(BEAT_S * 1e9), min(asleep_ns // 8, _RAREST_BEAT_NS)))
 
     def _ring(self, after_ns: int) -> None:
         self._set_ns = self._kernel.now

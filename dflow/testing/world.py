@@ -27,7 +27,7 @@ from dflow.testing.invariants import Broken
 from dflow.testing.kernel import Kernel, Process, Task
 from dflow.testing.launching import Launching
 from dflow.testing.logs import simulated_logger
-from dflow.testing.network import Network
+from dflow.testing.network import Network, edge_of
 from dflow.testing.system import WALL_NS, SimulatedSystem
 from dflow.testing.taps import Taps
 from dflow.testing.trace import Trace
@@ -296,11 +296,16 @@ class World:
 
     def _expect_faults(self) -> None:
         names = {str(me): me for me in self.plan.workers}
+        known = {*self.channels.values(), *map(edge_of, self.channels.values())}
         for fault in draw(self.faults, self._dice, list(names), list(self.channels.values())):
             if isinstance(fault, (Kill, Stall)) and fault.worker not in names:
                 raise GraphError(
                     f"{fault!r}: expected one of the workers {', '.join(names)}; of fused nodes "
                     f"it is the first one's"
+                )
+            if not isinstance(fault, (Kill, Stall)) and fault.channel not in known:
+                raise GraphError(
+                    f"{fault!r}: expected one of the channels {', '.join(self.channels.values())}"
                 )
             if isinstance(fault, (Kill, Stall, Cut)):
                 self.kernel.at(int(fault.at_s * 1e9), self._going_wrong(fault, names))

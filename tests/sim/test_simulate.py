@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from dflow import Graph, Input, Node, Output, Priority, edge, node, sink, source
-from dflow.errors import HookFailed
+from dflow.errors import DflowError, GraphError, HookFailed, OptionError, WorkerDied
 from dflow.report import RunReport
-from dflow.testing import Cut, Drop, Faults, simulate, spend
+from dflow.testing import (
+    Cut,
+    Drop,
+    Duplicate,
+    Faults,
+    Kill,
+    SimulationFailed,
+    Stall,
+    simulate,
+    spend,
+)  # fmt: skip
+from dflow.worker.plane import DataPlane
 
 
 @source
@@ -75,6 +89,25 @@ def test_a_connection_cut_after_the_sender_is_done_is_noticed() -> None:
         simulate(graph, seed=1, faults=Faults(cut_links=1, within_s=(0.003, 0.02)), limit_s=60)
 
 
+@node
+async def late(x: int) -> int:
+    await asyncio.sleep(0.001 * (3 - x % 4))
+    return x
+
+
+@node
+def sleepy(x: int) -> int:
+    time.sleep(1)
+    return x
+
+
+@node
+def picky(x: int) -> int:
+    if x % 3 == 2:
+        raise ValueError(x)
+    return x
+
+
 class Adding(Node):
     """Adds what it was told last."""
 
@@ -121,3 +154,124 @@ def test_what_is_sent_too_late_is_told() -> None:
     [(place, value, error)] = simulation.refused
     assert (place, value) == ("square.in", 1)
     assert "has ended" in str(error)
+
+
+def test_the_order_of_an_ordered_node_is_kept_though_replicas_and_coroutines_overtake() -> None:
+    graph = Graph("g", numbers(30) >> late().options(replicas=2, ordered=True) >> show())
+    simulation = simulate(graph, seed=1)
+    assert simulation.results("late") == simulation.results("show") == list(range(30))
+
+
+def test_sleeping_takes_virtual_time_only() -> None:
+    graph = Graph("g", numbers(100) >> sleepy() >> show())
+    began = time.monotonic()
+    simulation = simulate(graph, seed=1)
+    assert simulation.now_s > 100
+    assert time.monotonic() - began < 50
+
+
+def test_a_handlers_error_is_counted_and_logged() -> None:
+    simulation = simulate(Graph("g", numbers(6) >> picky() >> show()), seed=1)
+    assert simulation.results("show") == [0, 1, 3, 4]
+    assert [node.errors for node in simulation.report.nodes] == [0, 2, 0]
+    assert any(
+        worker == "picky[0]" and level == "ERROR" and "ValueError" in text
+        for worker, level, text in simulation.logs
+    )
+
+
+def test_a_failed_run_raises_what_a_real_one_does_with_the_simulation() -> None:
+    graph = Graph("g", numbers(6) >> picky().options(on_error="stop") >> show())
+    with pytest.raises(HookFailed, match="ValueError: 2") as caught:
+        simulate(graph, seed=5)
+    assert caught.value.simulation.seed == 5  # type: ignore[attr-defined]  # added by simulate
+    assert "simulate(graph, seed=5)" in "".join(caught.value.__notes__)
+    quiet = simulate(graph, seed=5, raise_errors=False)
+    assert quiet.outcome == "failed"
+
+
+def test_a_killed_worker_ends_the_run_with_books_that_balance() -> None:
+    faults = Faults(exactly=[Kill("square[1]", at_s=0.006)])
+    with pytest.raises(WorkerDied, match=r"square\[1\]: worker died: killed by SIGKILL"):
+        simulate(squares(5000, replicas=2), seed=1, faults=faults)
+    report = simulate(squares(5000, replicas=2), seed=1, faults=faults, raise_errors=False).report
+    assert report.balances
+
+
+def test_a_worker_without_a_processor_only_delays_the_run() -> None:
+    graph = Graph("g", numbers(50) >> edge(capacity=4) >> slow() >> show())
+    faults = Faults(exactly=[Stall("slow[0]", at_s=0.01, for_s=2.0)])
+    simulation = simulate(graph, seed=1, faults=faults)
+    assert simulation.results("show") == list(range(50))
+    assert simulation.now_s > 2
+
+
+def test_what_came_true_can_be_given_back() -> None:
+    graph = Graph("g", numbers(50) >> edge(capacity=4) >> slow() >> show())
+    faults = Faults(drop_reports=0.2, duplicate_reports=0.2, stall_workers=2)
+    drawn = simulate(graph, seed=3, faults=faults).drawn
+    assert {type(fault) for fault in drawn} >= {Drop, Duplicate}
+    again = simulate(graph, seed=3, faults=Faults(exactly=drawn))
+    assert set(map(repr, again.drawn)) == set(map(repr, drawn))
+
+
+@pytest.mark.parametrize(
+    ("faults", "message"),
+    [
+        ({"drop_reports": 2}, "share of 0 to 1"),
+        ({"delay_s": (2, 1)}, "least, most"),
+        ({"exactly": [Kill("nobody[0]", 1)]}, r"expected one of the workers numbers\[0\]"),
+        ({"exactly": [Cut("a.out->b.in", 1)]}, r"expected one of the channels numbers\[0\]"),
+    ],
+)
+def test_a_fault_that_cannot_be_is_refused(faults: dict[str, Any], message: str) -> None:
+    with pytest.raises((OptionError, GraphError), match=message):
+        simulate(squares(), faults=Faults(**faults))
+
+
+def test_a_participant_that_crashes_is_dflows_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def flush(plane: DataPlane) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(DataPlane, "flush", flush)
+    with pytest.raises(SimulationFailed, match="got RuntimeError: a bug") as caught:
+        simulate(squares(), seed=9)
+    assert "simulate(graph, seed=9)" in str(caught.value)
+
+
+def test_who_cannot_end_is_found_within_the_limit() -> None:
+    @source
+    def endless() -> Iterator[int]:
+        while True:
+            spend(1)
+            yield 1
+
+    with pytest.raises(SimulationFailed, match="expected the run to be over within 20 s"):
+        simulate(Graph("g", endless() >> show()), seed=1, limit_s=20)
+
+
+def test_time_is_not_virtual_outside_of_a_simulation() -> None:
+    began = time.monotonic()
+    spend(0.002)
+    time.sleep(0.002)
+    assert time.monotonic() - began >= 0.004
+
+
+def test_results_are_kept_unless_they_are_not_wanted() -> None:
+    simulation = simulate(squares(5), seed=1, keep=False)
+    assert [node.handled for node in simulation.report.nodes] == [0, 5, 5]
+    with pytest.raises(DflowError, match="keep=True"):
+        simulation.results("show")
+
+
+def test_a_simulation_may_be_made_in_any_thread_and_in_several() -> None:
+    found: list[list[int]] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(simulate(squares(9)).results("show")))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [[x * x for x in range(9)]] * 3
