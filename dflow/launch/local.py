@@ -116,6 +116,17 @@ class Launched:
         self.captured = stdio.captured
         ours, theirs = socket.socketpair()
         self._link = Pipe(ours)
+        self._stdio = stdio
+        self._reader = Thread(target=self._read, name="dflow-launch", daemon=True)
+        try:
+            self._start(theirs)
+            self._reader.start()
+        except BaseException:
+            self._give_up()
+            raise
+
+    def _start(self, theirs: socket.socket) -> None:
+        stdio = self._stdio
         try:
             self._agent = subprocess.Popen(
                 command("dflow.launch.agent", theirs.fileno()),
@@ -126,14 +137,18 @@ class Launched:
                 start_new_session=True,
             )
         except OSError as error:
-            self._link.close()
             raise StartError(f"expected {sys.executable} to start, got {error}") from None
         finally:
             theirs.close()
             stdio.started()
-        self._stdio = stdio
-        self._reader = Thread(target=self._read, name="dflow-launch", daemon=True)
-        self._reader.start()
+
+    def _give_up(self) -> None:
+        """End an agent that nobody watches yet, as Ctrl-C came first; it has no children either."""
+        if hasattr(self, "_agent"):
+            self._agent.kill()
+            self._agent.wait()
+        if self._reader.ident is None:  # else it closes the link
+            self._link.close()
 
     @property
     def agent_pid(self) -> int:

@@ -24,10 +24,13 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+import psutil
+
 from dflow import Graph, edge, sink, source
 from tests.integration.flows import ROOT, keep
 
 HANGS_S = 25
+GONE_S = 3.0
 WATCHED = tuple(str(ROOT / part) for part in ("dflow", "tests/integration/interrupted.py"))
 ALSO = ("/subprocess.py", "/socket.py")
 """Of the standard library: where a process is started."""
@@ -97,6 +100,17 @@ class Instants:
         timer.start()
 
 
+def left() -> list[str]:
+    """Return what a program that goes on after Ctrl-C, like a notebook, would keep of the run."""
+    by_s = time.monotonic() + GONE_S
+    while True:
+        threads = [each.name for each in threading.enumerate() if each.name.startswith("dflow")]
+        children = [f"{child.pid} {child.status()}" for child in psutil.Process().children()]
+        if (not threads and not children) or time.monotonic() > by_s:
+            return threads + children
+        time.sleep(0.01)
+
+
 def main(number: int, at: list[Any], *, tell: bool = False) -> None:
     """Run the graph, and say how that went."""
     faulthandler.dump_traceback_later(HANGS_S, exit=True)
@@ -105,7 +119,12 @@ def main(number: int, at: list[Any], *, tell: bool = False) -> None:
     graph = Graph("interrupted", paced(400) >> edge(capacity=32) >> keep() >> slow())
     instants = Instants(number, at, tell=tell)
     instants.begin()
-    report = graph.run(log_level="CRITICAL")
+    try:
+        report = graph.run(log_level="CRITICAL")
+    except (KeyboardInterrupt, SystemExit):
+        sys.settrace(None)
+        print("left", json.dumps(left()), flush=True)
+        raise
     print("reported", report.outcome, report.balances, flush=True)
     after = [report.totals[name] for name in sorted(report.totals)]
     sys.settrace(None)

@@ -59,6 +59,10 @@ def interrupt(number: int, at: list[Any]) -> None:
 def judge(number: int, signals: int, code: int, told: str, errors: str) -> str:
     """Return what is wrong with how the program ended, or nothing."""
     lines = told.splitlines()
+    if lines and lines[-1].startswith("left "):
+        left = json.loads(lines.pop().removeprefix("left "))
+        if left and signals == 1:
+            return f"left in the program: {left}"
     reported = lines[0] if lines else ""
     if reported and reported not in (
         "reported finished True", "reported drained True", "reported aborted True",
