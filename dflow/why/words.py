@@ -26,7 +26,7 @@ _MOST_NAMED = 3
 
 _SHORT_S = 0.1
 
-_FULL = 0.9
+_FULL = 0.85
 """Part of the capacity: credit returns in portions."""
 
 _STARTUP = {

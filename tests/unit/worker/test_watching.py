@@ -66,7 +66,7 @@ def fused(*parts: object) -> Graph:
     line = parts[0]
     for part in parts[1:]:
         line = line >> part  # type: ignore[operator]  # nodes
-    graph = Graph("watched", line)  # type: ignore[arg-type]
+    graph = Graph("watched", line)
     graph.fuse(*parts)  # type: ignore[arg-type]
     return graph
 
