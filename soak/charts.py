@@ -61,7 +61,7 @@ class Timeline:
             if steady is None or line is None:
                 continue
             first, last = steady.times[0], steady.times[-1]
-            middle = sum(steady.values) / len(steady) * factor
+            middle = line.level * factor
             rise = line.per_hour / 3600 * (last - first) / 2 * factor
             found.append(Straight(begin_s + first, middle - rise, begin_s + last, middle + rise))
         return found

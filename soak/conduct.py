@@ -27,7 +27,7 @@ from stress.histogram import Histogram
 __all__ = ["Conduct", "Ended", "Watched"]
 
 DRAIN_S = 120.0
-STATUS_S = 5.0
+ENDING_S = 2.0
 Line = dict[str, Any]
 
 
@@ -134,7 +134,7 @@ class Conduct:
                 self.fail(f"run {label}: expected {expected.__name__}, and it ended well")
         except (DflowError, TimeoutError) as error:
             if expected is None or not isinstance(error, expected):
-                self.fail(f"run {label} failed: {error}")
+                self.fail(f"run {label} failed: {_what_ended(started) or error}")
         finally:
             if started.report is None:
                 if self.failure:
@@ -169,8 +169,9 @@ class Conduct:
         """Wait; return whether the soak goes on. False at once when it is over or a run died."""
         until = min(self.now_s + seconds, self._left_s)
         while not self._over.is_set() and (left := until - self.now_s) > 0:
-            if any(w.main and w.run.report is not None for w in self._watching()):
-                self.fail("the run ended before it was asked to")
+            ended = next((w for w in self._watching() if w.main and w.run.report), None)
+            if ended is not None:
+                self.fail(f"run {ended.label} ended by itself: {_what_ended(ended.run)}")
                 break
             self._over.wait(min(left, 1.0))
         return not self.over
@@ -294,3 +295,13 @@ class Conduct:
         with self._lock:
             stream = told["stream"]
             watched.latency[stream] = watched.latency.get(stream, Histogram()).merge(latency)
+
+
+def _what_ended(run: Run) -> str:
+    """Return why a run is over, which may take a moment to be known; empty if it goes on."""
+    with suppress(TimeoutError):
+        try:
+            return run.wait(timeout_s=ENDING_S).outcome
+        except RunError as error:
+            return str(error)
+    return ""

@@ -68,7 +68,6 @@ class Part:
     warm_up_s: float = 0.0
     looks: int = 0
     lost: int = 0
-    phase_end_s: float = 0.0
     _before: tuple[float, float, float] | None = None
     _pids: dict[str, int] = field(default_factory=dict)
 

@@ -246,7 +246,9 @@ def _growth(
         f"{(level or line.level) / 1e6:,.1f} MB, {value:+.2f} % an hour"
         f" ({value - half:+.2f} to {value + half:+.2f}){note}; limit {limit:g}"
     )
-    if verdict == FAILED and any(part.warm_up_s < YOUNG_S for part in parts):
+    waited = 0.5 if shown is late else 0.0  # of the judged time
+    ages_s = (p.warm_up_s + waited * (p.length_s - p.warm_up_s) for p in parts)
+    if verdict == FAILED and any(age_s < YOUNG_S for age_s in ages_s):
         verdict = UNDECIDED
         text += f"; judged from less than {duration(YOUNG_S)} on, when every process still grows"
     elif verdict == UNDECIDED:

@@ -118,6 +118,19 @@ def test_killed_soak_leaves_no_process_goes_on_and_can_be_stopped(tmp_path: Path
     assert "restart" in (folder / "report.html").read_text()
 
 
+def test_run_that_dies_ends_the_soak_with_the_reason(tmp_path: Path) -> None:
+    folder = tmp_path / "soak"
+    with soaking("--profile", "control", "--dir", folder, "--minutes", 5, *QUICK) as process:
+        eventually(lambda: is_flowing(folder, 1), within_s=DEADLINE_S, what="messages")
+        last = [line for line in read(folder / SAMPLES) if line["k"] == "look"][-1]
+        os.kill(last["p"]["coordinator"][0], signal.SIGKILL)
+        out = ended(process)
+    assert process.returncode == 1, out
+    assert "soak: failed: the soak" in out
+    (reason,) = [f["text"] for f in report_of(folder)["findings"] if f["name"] == "the soak"]
+    assert "the coordinator died (SIGKILL)" in reason
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
