@@ -131,12 +131,13 @@ def _of_process(
     """Return the files of one process."""
     files = {}
     standing = words.pop("standing", None)
-    told = standing.pop("story", None) if isinstance(standing, dict) else None
+    parts = standing if isinstance(standing, dict) else {}
+    told, tasks = parts.pop("story", None), parts.pop("tasks", None)
     if story is None:
         story, clock_s = _rows(told), _number(words.get("clock_s"))
     if story:
         files["story.txt"] = story_text(story, clock_s)
-    stacks = [str(words.pop("stacks", "") or ""), found.outside.get(name, "")]
+    stacks = [str(words.pop("stacks", "") or ""), str(tasks or ""), found.outside.get(name, "")]
     if any(stacks):
         files["stacks.txt"] = "\n\n".join(part for part in stacks if part)
     if words:

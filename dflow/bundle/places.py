@@ -43,7 +43,7 @@ def place_of(stacks: str) -> str:
     frames = _frames(stacks)
     if not frames:
         return f"in state {plain(kernel[1], 50)}" if kernel is not None else ""
-    for frame in frames:
+    for frame in (*frames, *_first_block(_of_tasks(stacks), innermost_first=False)):
         if not _OURS.search(frame.file) and not _LIBRARY.search(frame.file):
             return f"at {frame}"
     return "waiting for messages" if _WAITS.search(frames[0].file) else f"at {frames[0]}"
@@ -62,6 +62,12 @@ def _frames(stacks: str) -> list[_Frame]:
         return _first_block(stacks[spied.end() :], innermost_first=True, frame=_PY_SPY)
     *_, last = stacks.split("(most recent call first):")  # faulthandler's main thread comes last
     return _first_block(last, innermost_first=True)
+
+
+def _of_tasks(stacks: str) -> str:
+    """Return the text from the first task on, if the thread runs tasks."""
+    found = re.search(r"^task .*, most recent last:$", stacks, re.MULTILINE)
+    return "" if found is None else stacks[found.end() :]
 
 
 def _first_block(

@@ -11,17 +11,21 @@ tell. What is left is ``py-spy``, if there is one on the PATH, and what the kern
 from __future__ import annotations
 
 import faulthandler
+import linecache
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
-__all__ = ["MOST_CHARACTERS", "be_told_on", "left_behind", "seen_from_outside", "threads"]
+__all__ = [
+    "MOST_CHARACTERS", "be_told_on", "coroutines", "left_behind", "seen_from_outside", "threads",
+]  # fmt: skip
 
 STACKS_SIGNAL: int = getattr(signal, "SIGRTMIN", signal.SIGUSR2 - 6) + 6
 """Asks a process that does not answer for its stacks; the next after the pulse's own signal."""
@@ -31,6 +35,9 @@ _MOST_FRAMES = 100
 _PY_SPY_S = 2.0
 _FAULTHANDLER_S = 0.2
 _PREFIX = "stacks-"
+_MOST_TASKS = 50
+_FRAMES = ("cr_frame", "gi_frame", "ag_frame")
+_AWAITS = ("cr_await", "gi_yieldfrom", "ag_await")
 _STARTS = ("_bootstrap", "_bootstrap_inner", "run")
 
 
@@ -48,14 +55,36 @@ def threads() -> str:
     return "\n".join(parts)[:MOST_CHARACTERS]
 
 
+def coroutines(tasks: Collection[Any]) -> str:
+    """Return where asyncio tasks are suspended, each down to what it awaits; "" without any."""
+    parts: list[str] = []
+    for task in list(tasks)[:_MOST_TASKS]:
+        parts.append(f"task {task.get_name()}, most recent last:")
+        inside = task.get_coro()
+        for _ in range(_MOST_FRAMES):
+            frame = next((f for name in _FRAMES if (f := getattr(inside, name, None))), None)
+            if frame is None:
+                break
+            parts += _entry(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+            inside = next((i for name in _AWAITS if (i := getattr(inside, name, None))), None)
+        parts.append("")
+    if len(tasks) > _MOST_TASKS:
+        parts.append(f"and {len(tasks) - _MOST_TASKS} more tasks")
+    return "\n".join(parts)
+
+
+def _entry(file: str, line: int, name: str) -> Iterator[str]:
+    yield f'  File "{file}", line {line}, in {name}'
+    if text := linecache.getline(file, line).strip():
+        yield f"    {text}"
+
+
 def _lines(frame: FrameType) -> Iterator[str]:
     stack = [entry for entry in traceback.extract_stack(frame) if not _is_start_of_thread(entry)]
     if len(stack) > _MOST_FRAMES:
         yield f"  ... {len(stack) - _MOST_FRAMES} outer frames"
     for entry in stack[-_MOST_FRAMES:]:
-        yield f'  File "{entry.filename}", line {entry.lineno}, in {entry.name}'
-        if entry.line:
-            yield f"    {entry.line}"
+        yield from _entry(entry.filename, entry.lineno or 0, entry.name)
 
 
 def _is_start_of_thread(entry: traceback.FrameSummary) -> bool:

@@ -5,10 +5,10 @@ What belongs to a process (signals, logs, priorities, shared memory) is `dflow.w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dflow.errors import DflowError
 from dflow.graph.plan import Plan, WorkerId
@@ -147,6 +147,11 @@ def assemble(
     loop = WorkerLoop(work, plane, pulse, contexts[0], endpoint, spin_s)
     pulse.attach(
         plane, work.stats, interrupt, loop.leave, work.told_to_end, work.interruptible,
-        partial(standing, loop, plane, work, pulse),
+        partial(standing, loop, plane, work, pulse, lambda: _tasks(events)),
     )  # fmt: skip
     return Replica(plane, work, loop)
+
+
+def _tasks(events: Any) -> Collection[Any]:
+    """Return the coroutines under way; ``events`` is a cached function that makes their loop."""
+    return events().tasks() if events.cache_info().currsize else ()

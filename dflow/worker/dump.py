@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dflow.clock import Clock
@@ -55,11 +55,20 @@ def dump(describe: Callable[[], Mapping[str, Any]], clock: Clock) -> str:
     return json.dumps(said, default=str)
 
 
-def standing(loop: WorkerLoop, plane: DataPlane, work: Work | Crew, pulse: Pulse) -> dict[str, Any]:
+def standing(
+    loop: WorkerLoop,
+    plane: DataPlane,
+    work: Work | Crew,
+    pulse: Pulse,
+    tasks: Callable[[], Collection[Any]] = tuple,
+) -> dict[str, Any]:
     """Return where a worker stands, as plain data; about, as it is read by another thread."""
+    from dflow.bundle.stacks import coroutines
+
     gate = plane.gate
     return {
         "phase": loop.state.phase.value,
+        "tasks": coroutines(tasks()),
         "story": loop.state.story.rows(),
         "in_user_code": pulse.in_user_code,
         "held": work.held,

@@ -58,6 +58,10 @@ class EventLoop:
             pass
         self._awake.clear()
 
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        """Return the tasks that are not done; from any thread."""
+        return asyncio.all_tasks(self._loop)
+
     def close(self) -> None:
         """Release the loop; idempotent."""
         if not self._loop.is_closed():

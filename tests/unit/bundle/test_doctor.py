@@ -222,6 +222,16 @@ Current thread 0x00007fd7ce1c0b80 (most recent call first):
 ASKED = CRASHED.replace("Current thread 0x00007fd7ce1c0b80", "Thread 0x00007fd7ce1c0b80").replace(
     "Fatal Python error: Segmentation fault", ""
 )
+TASKS = """
+task Task-3, most recent last:
+  File "/x/dflow/worker/aio.py", line 120, in _handle
+  File "/home/me/flows.py", line 7, in fetch
+    await asyncio.sleep(10)
+  File "/usr/lib/python3.11/asyncio/tasks.py", line 639, in sleep
+
+task Task-4, most recent last:
+  File "/home/me/flows.py", line 99, in other
+"""
 SPIED = """asked by a signal (faulthandler): no answer
 
 py-spy dump:
@@ -248,6 +258,7 @@ IDLE = """thread MainThread, most recent last:
         (CRASHED, "at flows.py:15 in segv"),
         (ASKED, "at flows.py:15 in segv"),
         (IDLE, "waiting for messages"),
+        (IDLE + TASKS, "at flows.py:7 in fetch"),
         ("the kernel:\nState:\tT (stopped)\nVmRSS: 1", "in state T (stopped)"),
         (SPIED, "at flows.py:25 in stopped"),
         ("", ""),

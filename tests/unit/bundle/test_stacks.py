@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dflow.bundle.places import place_of
-from dflow.bundle.stacks import left_behind, seen_from_outside, threads
+from dflow.bundle.stacks import coroutines, left_behind, seen_from_outside, threads
 from tests.support import eventually
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="signals and /proc of Linux")
@@ -70,6 +71,30 @@ def test_all_threads_are_told_with_names_and_lines_and_no_values() -> None:
     assert "go_on.wait()" in told
     assert "a-payload" not in told.partition("thread worker-bee")[2]
     assert "_bootstrap" not in told
+
+
+def test_coroutines_are_told_down_to_what_they_await() -> None:
+    async def inner(secret: str) -> None:
+        await asyncio.sleep(1000)
+
+    async def outer() -> None:
+        await inner("a-payload")
+
+    async def look() -> str:
+        tasks = [asyncio.create_task(outer(), name=f"job-{n}") for n in range(60)]
+        await asyncio.sleep(0)
+        told = coroutines(tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return told
+
+    told = asyncio.run(look())
+    first = told.partition("\n\n")[0]
+    assert first.startswith("task job-0, most recent last:")
+    assert first.index("in outer") < first.index("in inner") < first.index("in sleep")
+    assert "await asyncio.sleep(1000)" in first
+    assert told.endswith("and 10 more tasks")
 
 
 @linux
