@@ -23,7 +23,9 @@ HOG_WINDOW = 1024
 HANDLER_S = 0.0003
 """Of the hog's messages: its queue alone is a third of a second of work."""
 
-TRICKLE_PER_S = 50
+TRICKLE_PER_S = 15
+"""Far below what a band gets of its receiver, however slow that is: else it is no trickle."""
+
 FAIR = 4
 """What a trickle waits, times this, is less than the median of the hog: its P99 in the long form.
 In the short form its median, because other programs may hold up any process for a while."""
