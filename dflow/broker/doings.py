@@ -7,6 +7,7 @@ process that was stopped, or whose code holds the interpreter, says nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from dflow.broker.lifecycle import Step
 from dflow.broker.participants import Participant, Participants
@@ -22,6 +23,7 @@ _SILENT_STEPS = frozenset(
 )
 """At these nobody is expected to say anything."""
 
+_Item = TypeVar("_Item")
 _NOTHING, _NO_STATS = Doing(), WorkerStats()
 
 
@@ -81,17 +83,20 @@ def _status(
 
 
 def _edge_ids(plan: Plan, numbers: Sequence[int]) -> tuple[str, ...]:
-    if not numbers:
-        return ()
-    ids = [edge.id for edge in (*plan.edges, *plan.external_edges)]
-    return tuple(ids[number] for number in numbers if number < len(ids))
+    found = [_at(plan.edges, plan.external_edges, number) for number in numbers]
+    return tuple(edge.id for edge in found if edge is not None)
 
 
 def _others(plan: Plan, channels: Sequence[int], me: str) -> tuple[str, ...]:
     """Return the replicas at the other ends of ``channels``."""
-    if not channels:
-        return ()
-    known = (*plan.channels, *plan.external_channels)
-    found = [known[number] for number in channels if number < len(known)]
-    ends = [str(end) for channel in found for end in (channel.sender, channel.receiver)]
+    found = [_at(plan.channels, plan.external_channels, number) for number in channels]
+    ends = [str(end) for ch in found if ch is not None for end in (ch.sender, ch.receiver)]
     return tuple(dict.fromkeys(end for end in ends if end != me))
+
+
+def _at(planned: Sequence[_Item], outside: Sequence[_Item], number: int) -> _Item | None:
+    """Return what has this number; those from outside follow those that are planned."""
+    beyond = number - len(planned)
+    if beyond < 0:
+        return planned[number]
+    return outside[beyond] if beyond < len(outside) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from textwrap import wrap
@@ -26,6 +26,7 @@ __all__ = ["Chain", "Link", "Why", "explain"]
 _WIDTH = 79
 _MOST_CHAINS = 5
 _MOST_LINKS = 11
+_MOST_ALIKE = 3
 _BUSY = 0.05
 
 _AWAITED: Mapping[str, tuple[str, str, str]] = {
@@ -236,7 +237,7 @@ def _chains(view: View, patience_s: float, *, ends: bool, quiet: bool = False) -
         for name, r in view.replicas.items()
         if name not in causes and name not in waits and (_alone(r) or (quiet and view.is_first(r)))
     ]
-    trees = [_tree(name, behind) for name in causes]
+    trees = list(_trees(view, causes, behind))
     reached = {name for tree in trees for name in tree.depth}
     found_ = [_chain(view, tree) for tree in trees if _worth_a_word(view, tree, patience_s)]
     found_ += _circles(view, waits, reached)
@@ -251,6 +252,18 @@ def _alone(r: ReplicaStatus) -> bool:
     return is_silent(r) or r.what == "paused" or (
         r.for_s >= LONG_S and (r.what in OWN_CODE - {"source"} or r.what in ("turn", "order"))
     )  # fmt: skip
+
+
+def _trees(
+    view: View, causes: Sequence[str], behind: Mapping[str, Sequence[Wait]]
+) -> Iterator[_Tree]:
+    """Yield a tree for each cause; of replicas in the same state, only some with their branches."""
+    built: Counter[tuple[str, str]] = Counter()
+    for name in sorted(causes, key=lambda cause: -view.replicas[cause].for_s):
+        r = view.replicas[name]
+        built[view.node(r), r.what] += 1
+        alone = built[view.node(r), r.what] > _MOST_ALIKE
+        yield _tree(name, {} if alone else behind)
 
 
 def _tree(cause: str, behind: Mapping[str, Sequence[Wait]]) -> _Tree:
