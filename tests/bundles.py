@@ -72,7 +72,9 @@ class Bundles:
         if self.kept:
             terminalreporter.section("failure bundles")
             for path in self.kept:
-                terminalreporter.write_line(f"{path} (dflow doctor DIRECTORY reads one)")
+                terminalreporter.write_line(f"{path}/test.txt")
+                for entry in sorted(path.glob("*/")):
+                    terminalreporter.write_line(f"  dflow doctor {entry}")
 
     # --- a test ---------------------------------------------------------------------------
 
@@ -99,13 +101,16 @@ class Bundles:
             except Exception as error:  # noqa: BLE001  # a test must fail for its own reason
                 report.sections.append(("failure bundle", f"none: {error!r}"))
             else:
-                report.sections.append(("failure bundle", str(path)))
+                if path is not None:
+                    report.sections.append(("failure bundle", str(path)))
         return report
 
-    def keep(self, test: str, why: str) -> Path:
-        """Move what the runs of ``test`` left to where it stays; return the directory."""
+    def keep(self, test: str, why: str) -> Path | None:
+        """Move what the runs of ``test`` left to where it stays; None if it had no runs."""
         for run in _live_runs():
             run.bundle(self._pending)
+        if not self._pending.is_dir() and not self._reports:
+            return None
         name = re.sub(r"[^A-Za-z0-9_-]+", "_", test.replace(".py", ""))[-100:].strip("_")
         path = self._free(name or "test")
         path.parent.mkdir(parents=True, exist_ok=True)
