@@ -193,7 +193,7 @@ class Metronome:
         if busy():
             since = self._process.asleep_since
             asleep_ns = 0 if since is None else self._kernel.now - since
-            self._ring(max(int(BEAT_S * 1e9), min(asleep_ns // 8, _RAREST_BEAT_NS)))
+            self._ring(max(int(BEAT_S * 1e9), min(asleep_ns, _RAREST_BEAT_NS)))
 
     def _ring(self, after_ns: int) -> None:
         self._set_ns = self._kernel.now

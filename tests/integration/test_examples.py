@@ -127,3 +127,9 @@ def test_frames_are_shared_and_nothing_is_copied() -> None:
     lines = run_example("frames.py", "--frames", "150")
     assert "0 pixels were wrong, 0 frames were copied" in lines
     assert lines[-1].startswith("900 MB of frames took")
+
+
+def test_unit_tests_show_a_report_in_virtual_time() -> None:
+    lines = run_example("unit_tests.py")
+    assert any("s of virtual time, seed 1" in line for line in lines)
+    assert any(line.endswith("phase    finished") for line in lines)
