@@ -235,14 +235,14 @@ def _chains(view: View, patience_s: float, *, ends: bool, quiet: bool = False) -
     causes += [
         name
         for name, r in view.replicas.items()
-        if name not in causes and name not in waits and (_alone(r) or (quiet and view.is_first(r)))
+        if name not in behind and name not in waits and (_alone(r) or (quiet and view.is_first(r)))
     ]
     trees = list(_trees(view, causes, behind))
     reached = {name for tree in trees for name in tree.depth}
-    found_ = [_chain(view, tree) for tree in trees if _worth_a_word(view, tree, patience_s)]
-    found_ += _circles(view, waits, reached)
-    found_.sort(key=lambda chain: -max(link.for_s for link in chain.links))
-    return _merged(view, found_)
+    told = [_chain(view, tree) for tree in trees if _worth_a_word(view, tree, patience_s)]
+    told += _circles(view, waits, reached)
+    told.sort(key=lambda chain: -max(link.for_s for link in chain.links))
+    return _merged(view, told)
 
 
 def _alone(r: ReplicaStatus) -> bool:

@@ -43,7 +43,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 MARK = "=== the next command ==="
 ANY_ORDER = "<!-- any order -->"
-LIFE = re.compile(r"^\S+ INFO +coordinator dflow\.broker\.loop:\d+ .*\n?", re.MULTILINE)
+LIFE = re.compile(r"\d\d:\d\d:\d\d\.\d{3} INFO +coordinator dflow\.broker\.loop:\d+ .*\n?")
 
 
 @dataclass(frozen=True)
