@@ -40,6 +40,9 @@ __all__ = ["Broken", "Invariants", "Seen", "channel_name"]
 PATIENCE_NS = 5_000_000_000
 """How long something may lie still before it is asked who could take it."""
 
+STARVING_NS = 30_000_000_000
+"""How long a sender may wait for credit that is its own, if no report is lost."""
+
 GLANCE_NS = 1_000_000_000
 """How often that is asked."""
 
@@ -85,6 +88,10 @@ class Seen:
     excused: bool = False
     aborted: bool = False
 
+    def taken(self) -> int:
+        """Return how many messages it has taken."""
+        return sum([channel.window.taken for channel in self.plane.inbound.channels.values()])
+
 
 class _Sender(NamedTuple):
     """The sender's end of a channel, as it is now; it only grows."""
@@ -109,17 +116,24 @@ _EMPTY = _Receiver(0, 0, 0)
 
 
 class Invariants:
-    """Of one run; `look` after each step, `conclude` at its end."""
+    """Of one run; `look` after each step, `conclude` at its end.
 
-    def __init__(self, plan: Plan) -> None:
+    ``starving_ns``: how long a sender may wait for credit that is its own; where reports are lost,
+    that is as long as it takes until it has asked for them often enough.
+    """
+
+    def __init__(self, plan: Plan, starving_ns: int = STARVING_NS) -> None:
+        self._starving_ns = starving_ns
         self._plan = plan
         self._edges: dict[int, EdgePlan] = {e.index: e for e in (*plan.edges, *plan.external_edges)}
         self._ways = plan.ways
         self._senders: dict[int, _Sender] = {}
         self._receivers: dict[int, _Receiver] = {}
+        self._met: set[WorkerId] = set()
         self._windows: dict[int, Any] = {}
         self._channels: dict[int, InChannel] = {}
-        self._moved_ns: dict[int, int] = {}
+        self._moved_ns: dict[int, int] = {}  # when the receiver's end of a channel last changed
+        self._sent_ns: dict[int, int] = {}
         self._lives = Lives(plan)
         self._glanced_ns = 0
 
@@ -133,7 +147,16 @@ class Invariants:
         """Whether the next `look` asks who rests, so that `Seen.excused` must be up to date."""
         return now_ns - self._glanced_ns > GLANCE_NS
 
+    def _meet(self, who: Seen) -> None:
+        """Learn where the counters of a participant's senders are."""
+        self._met.add(who.worker)
+        for edge in who.plane.outbound.edges:
+            if not isinstance(edge, LocalEdge):
+                self._windows |= dict(zip(edge.channels, edge.windows, strict=True))
+
     def _step(self, who: Seen, everybody: Mapping[WorkerId, Seen], now: int) -> Iterator[Broken]:
+        if who.worker not in self._met:
+            self._meet(who)
         for channel in who.plane.inbound.channels.values():
             window = channel.window
             seen = _Receiver(window.received, window.taken, window.done)
@@ -155,19 +178,16 @@ class Invariants:
                     yield from self._sender(number, own, told, now)
                     self._senders[number] = told
                     self._windows[number] = own
+                    self._sent_ns[number] = now
             if changed:
                 yield from self._offered(edge, now)
         if who.phase is not None:
-            taken, aborted = self._taken(who), who.aborted
-            for expected, got in self._lives.look(who.worker, who.phase, taken, aborted=aborted):
+            found = self._lives.look(who.worker, who.phase, who.taken, aborted=who.aborted)
+            for expected, got in found:
                 yield Broken("life", str(who.worker), expected, got, now)
         if self.due(now):
             self._glanced_ns = now
             yield from self._resting(everybody, now)
-
-    @staticmethod
-    def _taken(who: Seen) -> int:
-        return sum([channel.window.taken for channel in who.plane.inbound.channels.values()])
 
     def _broken(self, invariant: str, number: int, expected: str, got: str, now: int) -> Broken:
         return Broken(invariant, channel_name(self._plan, number), expected, got, now, (number,))
@@ -218,7 +238,8 @@ class Invariants:
         own = self._windows.get(number)
         if own is not None:
             return int(own.sent)
-        return None if self._edges[self._ways[number][0]].local else 0
+        edge = self._edges[self._ways[number][0]]
+        return None if edge.local or edge.sender == EXTERNAL else 0
 
     def _sender(self, number: int, own: Any, told: _Sender, now: int) -> Iterator[Broken]:
         before = self._senders.get(number, _UNSENT)
@@ -282,15 +303,15 @@ class Invariants:
         )
 
     def _starved(self, edge: Any, everybody: Mapping[WorkerId, Seen], now: int) -> Iterator[Broken]:
-        """Yield an edge that waits for credit which its receivers believe it has."""
+        """Yield an edge that waits for credit although its receivers have done everything."""
         for number, own in zip(edge.channels, edge.windows, strict=True):
             channel = self._channels.get(number)
             receiver = everybody.get(self._ways[number][2])
-            if channel is None or receiver is None or not receiver.alive or receiver.excused:
+            if receiver is None or not receiver.alive or receiver.excused:
                 return
-            moved = now - self._moved_ns.get(number, now)
-            quiet = channel.window.done == own.sent and moved > PATIENCE_NS
-            if not quiet or own.sent == own.taken:
+            moved = max(self._moved_ns.get(number, 0), self._sent_ns.get(number, 0))
+            done = 0 if channel is None else channel.window.done
+            if done != own.sent or now - moved <= self._starving_ns:
                 return
         yield Broken(
             "deadlock", f"edge {edge.id}", "credit for what its receivers have done",

@@ -5,7 +5,7 @@ The coordinator keeps this order by what it is told; here it is compared with wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from dflow.graph.plan import Plan, WorkerId
 from dflow.worker.state import Phase
@@ -28,15 +28,21 @@ class Lives:
         self._stopped_at: dict[WorkerId, int] = {}
 
     def look(
-        self, worker: WorkerId, phase: Phase, taken: int, *, aborted: bool = False
+        self, worker: WorkerId, phase: Phase, taken: Callable[[], int], *, aborted: bool = False
     ) -> Iterator[tuple[str, str]]:
-        """Yield (expected, got) if ``worker`` should not be in ``phase`` now.
+        """Return (expected, got) for all that is wrong about ``worker`` being in ``phase`` now.
 
-        ``taken``: messages it has taken so far. ``aborted``: all stop at once, in no order.
+        ``taken`` tells how many messages it has taken so far. ``aborted``: all stop at once, in no
+        order.
         """
         before = self._phases.get(worker)
-        if before is None:
-            return  # not a worker
+        if before is phase is Phase.RUNNING or before is None:  # None: it is no worker
+            return iter(())
+        return self._look(worker, before, phase, taken(), aborted=aborted)
+
+    def _look(
+        self, worker: WorkerId, before: Phase, phase: Phase, taken: int, *, aborted: bool
+    ) -> Iterator[tuple[str, str]]:
         if phase in _BEFORE_MESSAGES and taken:
             yield "no message before the run", f"{taken} taken while {phase.value}"
         if phase is before:

@@ -260,7 +260,7 @@ class _Draw:
             found["delay_s"] = [0.0, most_us / 1e6]
         if wanted in ("all", "reports"):
             if self.chance(0.25):
-                found["drop_reports"] = self.one_of(0.05, 0.3, 0.8)
+                found["drop_reports"] = self.one_of(0.02, 0.1, 0.3)
             if self.chance(0.25):
                 found["duplicate_reports"] = self.one_of(0.05, 0.5)
         if wanted in ("all", "stalls") and self.chance(0.1):

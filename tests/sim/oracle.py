@@ -74,7 +74,7 @@ class _Run:
         yield from _in_sequence(edge, sender, receiver, entries)
         if edge.keys and not receiver.limit and not planned.local:
             yield from _of_one_replica(edge, entries)
-        if sender.ordered and not receiver_shares(planned, receiver):
+        if sender.ordered and (planned.tagged or sender.replicas == receiver.replicas == 1):
             yield from _in_order(edge.id, self.case, sender, entries)
         if planned.local:
             for entry in entries:
@@ -289,11 +289,6 @@ def _moments(
         for (name, number, called), at in noted.items()
         if (name, called) == (node, hook) and replica in (None, number)
     ]
-
-
-def receiver_shares(planned: EdgePlan, receiver: NodeSpec) -> bool:
-    """Whether replicas take messages as they come, so that their order means nothing."""
-    return receiver.replicas > 1 and not planned.keyed and not planned.tagged
 
 
 def _too_many(where: str, wanted: Counter[int], got: Counter[int]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from tests.sim.spec import Action, Case
 
 __all__ = ["MOST_STEPS", "Trial", "faults_of", "try_case"]
 
-LIMIT_S = 900.0
+LIMIT_S = 10_000.0
 MOST_STEPS = 1_000_000
 """More than that is a run that does not get on."""
 
