@@ -41,6 +41,9 @@ KEEP_S = 10.0
 MOST_TEXT = 4 * 1024 * 1024
 """Characters of one answer that are kept."""
 
+MOST_ASKERS = 64
+"""Requests that wait for the same answers; more are not answered."""
+
 _AWAY = frozenset({Step.ABSENT, Step.LEAVING, Step.GONE})
 
 
@@ -119,7 +122,8 @@ class Gathering:
     ) -> list[Instruction]:
         """Ask everybody; for the run itself, or for the peer (key, number of the request)."""
         if asker:
-            self._askers.append((asker[0], asker[1]))
+            if len(self._askers) < MOST_ASKERS:
+                self._askers.append((asker[0], asker[1]))
         elif self.begun:
             return []
         else:

@@ -21,6 +21,9 @@ MOST = 1000
 _MOST_IN_ALL = 100_000
 _LEAST = 50
 _LONGEST = 4000
+_MOST_CHARACTERS = 64 * 1024 * 1024
+_FEWEST_CHARACTERS = 64 * 1024
+"""What one process may have of them, however many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,40 +36,59 @@ class Remembered:
     text: str
 
 
-class Recent:
-    """``lost``: by process, how many records were logged and are not remembered any more."""
+class _Ring:
+    """What one process logged; ``count``: all there ever was."""
+
+    __slots__ = ("characters", "count", "records")
 
     def __init__(self) -> None:
-        self._of: dict[str, deque[Remembered]] = {}
-        self._count: dict[str, int] = {}
+        self.records: deque[Remembered] = deque()
+        self.characters = 0
+        self.count = 0
+
+    def add(self, record: Remembered, most: int, most_characters: int) -> None:
+        """Remember ``record``, and of the older ones as many as fit."""
+        self.records.append(record)
+        self.characters += len(record.text)
+        self.count += 1
+        while len(self.records) > most or self.characters > most_characters:
+            self.characters -= len(self.records.popleft().text)
+
+
+class Recent:
+    """The rings of one coordinator."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, _Ring] = {}
 
     def clear(self) -> None:
         """Forget everything: another run begins."""
         self._of.clear()
-        self._count.clear()
 
     def note(self, record: Log, who: str) -> None:
         """Remember what ``who`` logged."""
-        kept = self._of.get(who)
-        if kept is None:
-            kept = self._of[who] = deque(maxlen=MOST)
-        self._count[who] = self._count.get(who, 0) + 1
+        ring = self._of.get(who)
+        if ring is None:
+            ring = self._of[who] = _Ring()
         text = record.message
         if len(text) > _LONGEST:
             text = f"{text[:_LONGEST]}… ({len(text)} characters)"
-        place = f"{record.name}:{record.line}"
-        kept.append(Remembered(record.time_s, record.level, place, text))
-        share = max(_LEAST, _MOST_IN_ALL // len(self._of))
-        while len(kept) > share:
-            kept.popleft()
+        processes = len(self._of)
+        ring.add(
+            Remembered(record.time_s, record.level, f"{record.name}:{record.line}", text),
+            min(MOST, max(_LEAST, _MOST_IN_ALL // processes)),
+            max(_FEWEST_CHARACTERS, _MOST_CHARACTERS // processes),
+        )
 
     def records(self, who: str) -> list[Remembered]:
         """Return what ``who`` logged last, in the order in which it came."""
-        return list(self._of.get(who, ()))
+        ring = self._of.get(who)
+        return [] if ring is None else list(ring.records)
 
     def lost(self, who: str) -> int:
         """Return how many earlier records of ``who`` are not remembered."""
-        return self._count.get(who, 0) - len(self._of.get(who, ()))
+        ring = self._of.get(who)
+        return 0 if ring is None else ring.count - len(ring.records)
 
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._of))

@@ -269,9 +269,9 @@ class Pulse:
         """Say all that is known here, with counters of the same moment."""
         from dflow.worker.dump import dump  # few runs fail
 
-        self._outbox.append(c.Dumped(request, dump(self._describe, self._clock)))
         if self._collect is not None:
-            self._outbox.appendleft(c.Stats(self._collect().to_wire()))
+            self._outbox.append(c.Stats(self._collect().to_wire()))
+        self._outbox.append(c.Dumped(request, dump(self._describe, self._clock)))
 
     def _keep_pace(self, assigned: c.Assign, now: int) -> None:
         """Report as often as the coordinator wants: it knows how many we are."""

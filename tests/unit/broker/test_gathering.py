@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dflow.broker.events import AbortRequested, Keep, Kept, Received, Tick
-from dflow.broker.gathering import ANSWER_S, KEEP_S
+from dflow.broker.gathering import ANSWER_S, KEEP_S, MOST_ASKERS
 from dflow.broker.lifecycle import Phase
 from dflow.graph.plan import Plan, WorkerId
 from dflow.options import RunOptions
@@ -251,6 +251,15 @@ def test_two_who_ask_at_once_get_the_same_answers() -> None:
     assert fleet.order(c.Dump) == ["a[0]", "b[0]", "c[0]", "run[0]"]
     fleet.advance(ANSWER_S)
     assert [hand.request for hand in fleet.handed] == [1, 2]
+
+
+def test_a_guest_that_asks_without_end_costs_little() -> None:
+    fleet = running()
+    fleet.fake("b").mute.add(c.Dump)
+    for number in range(1000):
+        guest(fleet, number)
+    fleet.advance(ANSWER_S)
+    assert len(fleet.handed) == MOST_ASKERS
 
 
 def test_a_run_that_fails_while_a_guest_waits_keeps_its_own_bundle() -> None:

@@ -146,10 +146,22 @@ def test_many_processes_share_the_room_and_long_records_are_cut() -> None:
     for worker in range(1000):
         recent.note(_log("x"), f"w[{worker}]")
     for _ in range(1000):
-        recent.note(_log("y" * 10_000), "w[0]")
+        recent.note(_log("short"), "w[0]")
+    recent.note(_log("y" * 10_000), "w[0]")
     records = recent.records("w[0]")
     assert len(records) == 100
     assert records[-1].text.endswith("… (10000 characters)")
+
+
+def test_long_records_of_many_processes_stay_within_a_bound() -> None:
+    recent = Recent()
+    for worker in range(600):
+        for _ in range(40):
+            recent.note(_log("y" * 4000), f"w[{worker}]")
+    kept = sum(len(r.text) for name in recent for r in recent.records(name))
+    assert kept < 100_000_000
+    assert len(recent.records("w[599]")) >= 16
+    assert recent.lost("w[599]") == 40 - len(recent.records("w[599]"))
 
 
 def test_another_run_begins_with_nothing() -> None:
