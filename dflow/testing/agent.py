@@ -14,7 +14,7 @@ from dflow.worker.assemble import Replica
 if TYPE_CHECKING:
     from dflow.testing.world import World
 
-__all__ = ["Agent", "Worker"]
+__all__ = ["REAP_S", "Agent", "Worker"]
 
 REAP_S = 0.001
 """Within this time the agent learns that a worker has ended, or kills one."""

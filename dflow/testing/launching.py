@@ -96,6 +96,11 @@ class Launching:
             handle.changed.wait_for(lambda: handle.report is not None)
         handle.close()
 
+    def over(self) -> None:
+        """No process of the run is left: let go whoever waits."""
+        if self.handle is not None:
+            self.handle.over()
+
     def _sender(
         self, kernel: Kernel, handle: Handle, node: str, port: str, values: list[Any]
     ) -> Any:

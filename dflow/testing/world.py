@@ -21,7 +21,7 @@ from dflow.graph.plan import Plan, WorkerId
 from dflow.message import EXTERNAL
 from dflow.options import RunOptions
 from dflow.report import RunReport
-from dflow.testing.agent import Agent, Worker
+from dflow.testing.agent import REAP_S, Agent, Worker
 from dflow.testing.faults import Cut, Faults, Kill, Stall, draw
 from dflow.testing.invariants import Broken
 from dflow.testing.kernel import Kernel, Process, Task
@@ -154,6 +154,8 @@ class World:
 
         def coordinate() -> None:
             self.report = loop.run()
+            if self.launching is not None:  # which hears of it as of the end of the agent
+                self.soon(REAP_S, self.launching.over)
 
         self._main = Task(self.kernel, process, self._guarded(coordinate, process), process.name)
         self._main.start()
