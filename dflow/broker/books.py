@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 
 from dflow.errors import ProtocolError
 from dflow.graph.plan import EdgePlan, Plan, WorkerId
@@ -68,7 +68,7 @@ def _are_counters(stats: WorkerStats) -> bool:
     for node in nodes:  # what each does was checked when it was read
         numbers += [node.handled, node.emitted, node.errors, node.ticks, node.busy_ns, node.skipped]
     for edge, fates in stats.fates.items():
-        numbers += [edge, *astuple(fates)]
+        numbers += [edge, *fates.row()]
     for edge, queue in stats.queues.items():
         numbers += [edge]
         for key in queue.keys:
@@ -174,7 +174,7 @@ def _flows(plan: Plan, counted: Counted, lost: Collection[WorkerId]) -> dict[int
 
 
 def _sum(a: Fates, b: Fates) -> Fates:
-    return Fates(*(x + y for x, y in zip(astuple(a), astuple(b), strict=True)))
+    return Fates(*(x + y for x, y in zip(a.row(), b.row(), strict=True)))
 
 
 def _passed_over(into: InChannelStats) -> int:
