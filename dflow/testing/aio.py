@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from asyncio import base_events
 from collections.abc import Callable
 from typing import Any
@@ -62,6 +63,9 @@ class VirtualLoop(base_events.BaseEventLoop):
         self._abandoned = True
         for task in asyncio.all_tasks(self):
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # or it complains
+            coroutine = task.get_coro()
+            if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:  # type: ignore[arg-type]  # a task is of a coroutine
+                coroutine.close()  # or it complains that nobody has awaited it
 
     def is_closed(self) -> bool:
         """Whether nothing will ever run here."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -275,3 +277,19 @@ def test_a_simulation_may_be_made_in_any_thread_and_in_several() -> None:
     for thread in threads:
         thread.join()
     assert found == [[x * x for x in range(9)]] * 3
+
+
+def test_it_needs_greenlet_only_when_something_is_simulated() -> None:
+    code = """
+import sys
+import dflow.testing
+assert not {"greenlet", "zmq"} & set(sys.modules)
+sys.modules["greenlet"] = None
+dflow.testing.spend(0)
+try:
+    dflow.testing.simulate(None)
+except ImportError as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'dflow[testing]'" in run.stdout
