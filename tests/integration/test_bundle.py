@@ -49,7 +49,10 @@ def test_a_killed_worker_leaves_a_bundle_that_says_so(tmp_path: Path) -> None:
     assert {p.name: p.bad for p in found.processes} == {
         "endless[0]": False, "keep[0]": True, "swallow[0]": False, "run[0]": False,
     }  # fmt: skip
-    assert found.troubles[0].what.startswith("keep[0] exited: killed by SIGKILL")
+    first = [
+        trouble.what for trouble in found.troubles[:2]
+    ]  # its link may break before it is reaped
+    assert any(what.startswith("keep[0] exited: killed by SIGKILL") for what in first)
     for name in ("endless[0]", "swallow[0]", "coordinator", "run[0]"):
         assert "File " in bundle.text(f"processes/{name}/stacks.txt")
     assert "keep[0]" in bundle.data("counters.json")
