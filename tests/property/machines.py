@@ -29,6 +29,7 @@ PROVED: dict[str, str] = {
     "dflow.broker.timers.Timers": "test_broker_parts",
     "dflow.broker.turns.TurnScheduler": "test_broker_turns",
     "dflow.flow.allowance.Allowance": "test_flow_parts",
+    "dflow.flow.asking.Doubt": "test_flow_parts",
     "dflow.flow.bands.BandQueue": "test_flow_bands",
     "dflow.flow.batch.Lane": "test_flow_lone",
     "dflow.flow.credit.ReceiveWindow": "test_flow_credit",

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from dflow.flow import ids as ids_module
 from dflow.flow.allowance import GROWTH, Allowance
+from dflow.flow.asking import FIRST_NS, MOST_NS, Doubt
 from dflow.flow.credit import SendWindow
 from dflow.flow.ids import Ids
 from dflow.flow.keyed_lane import KeyedLane
@@ -245,6 +246,33 @@ def test_an_allowance_keeps_its_bounds_and_grows_no_faster_than_it_may(
         assert allowance.size >= min(before, max(low, before // 2))
         if not count:
             assert allowance.size == before
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["send", "report", "end", "look"]),
+                          st.integers(0, 3 * FIRST_NS)), max_size=40))  # fmt: skip
+def test_a_sender_asks_only_when_it_has_heard_nothing_for_long_and_ever_more_seldom(
+    steps: list[tuple[str, int]],
+) -> None:
+    window, now, ended, quiet_since, last, after = SendWindow(100, 100), 0, False, 0, None, 0
+    doubt = Doubt(window)
+    for what, passed in steps:
+        now += passed
+        if what == "send" and not ended:
+            window.spend(1, 1)
+        elif what == "report":
+            window.report(window.sent, window.sent_bytes, window.sent)
+        ended = ended or what == "end"
+        known = (window.sent, window.done, ended)
+        settled = window.done == window.sent and not ended
+        asks = doubt.due(now, ended=ended)
+        if known != last or settled:
+            assert not asks
+            last, quiet_since, after = known, now, FIRST_NS
+        else:
+            assert asks == (now >= quiet_since + after)
+            if asks:
+                quiet_since, after = now, min(2 * after, MOST_NS)
 
 
 def test_a_line_forgets_what_has_left_it() -> None:
