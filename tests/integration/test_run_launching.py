@@ -52,7 +52,7 @@ def build():
 
 def main():
     graph, add = build()
-    with graph.start(results=add) as run:
+    with graph.start(results=add, log_level="WARNING") as run:
         values = list(run.results())
         report = run.wait(20)
     print(json.dumps([values, report.balances, report.outcome]))
@@ -167,7 +167,7 @@ def test_interactive_session(tmp_path: Path) -> None:
 
 def test_spawned_processes_from_a_script(tmp_path: Path) -> None:
     path = tmp_path / "spawned.py"
-    path.write_text(GUARDED.replace("results=add)", 'results=add, start_method="spawn")'))
+    path.write_text(GUARDED.replace("results=add", 'results=add, start_method="spawn"'))
     assert outcome(path)[0] == EXPECTED
 
 
