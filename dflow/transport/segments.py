@@ -108,6 +108,16 @@ def _lock(kind: int, block: int) -> bytes:
     return _FLOCK.pack(kind, os.SEEK_SET, block, 1, 0)
 
 
+@cache
+def _block_type(block_bytes: int) -> Any:
+    """Return the class of blocks of that size; there are a few dozen sizes.
+
+    A class takes 2 KB and is freed by the cycle collector, which in a worker may not run for
+    hours, and a reader maps the segments of its writers again and again.
+    """
+    return type("Block", (ctypes.c_char * block_bytes,), {})
+
+
 class Segment:
     """A mapped segment: ``count`` blocks, block n at ``address + HEADER_BYTES + n * block_bytes``.
 
@@ -129,7 +139,7 @@ class Segment:
         self.address: int = address
         self._header = (ctypes.c_uint64 * (HEADER_BYTES // 8)).from_address(address)
         self.token = self._header[_TOKEN_AT]
-        self.block_type: Any = type("Block", (ctypes.c_char * block_bytes,), {})
+        self.block_type = _block_type(block_bytes)
 
     @property
     def retired(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import gc
 import mmap
 import os
 import resource
@@ -53,6 +54,22 @@ def reader(segment: Segment) -> Iterator[Segment]:
     opened = open_segment(place_in(segment))
     yield opened
     opened.close()
+
+
+def test_mapping_a_segment_again_and_again_leaves_nothing_for_the_cycle_collector(
+    segment: Segment,
+) -> None:
+    open_segment(place_in(segment)).close()
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        before = len(gc.get_objects())
+        for _ in range(50):
+            open_segment(place_in(segment)).close()
+        assert len(gc.get_objects()) - before < 50  # a class each time made it hundreds
+    finally:
+        if was:
+            gc.enable()
 
 
 def test_what_the_owner_writes_the_reader_reads(segment: Segment, reader: Segment) -> None:
