@@ -44,6 +44,8 @@ def be_prompt() -> None:
             thread = int(name)
             slice_ns = MAIN_NS if thread == os.getpid() else OTHERS_NS
             with suppress(ProcessLookupError):
+                if os.sched_getscheduler(thread) != _SCHED_OTHER:
+                    continue  # the user's choice (chrt), which has no slices or other ones
                 nice = os.getpriority(os.PRIO_PROCESS, thread)  # set with the rest: keep it
                 wanted = _ATTRIBUTES.pack(
                     _ATTRIBUTES.size, _SCHED_OTHER, 0, nice, 0, slice_ns, 0, 0

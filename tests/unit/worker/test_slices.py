@@ -37,6 +37,15 @@ def test_niceness_stays_as_it_was_with_every_thread() -> None:
     assert in_child(code) == (5, 0)
 
 
+def test_policy_that_the_user_chose_is_kept() -> None:
+    def code() -> int:
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # as `chrt --batch 0` does
+        slices.be_prompt()
+        return os.sched_getscheduler(0)
+
+    assert in_child(code) == os.SCHED_BATCH
+
+
 def test_an_unknown_machine_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "vax")
     monkeypatch.setattr("ctypes.CDLL", lambda name: pytest.fail("it was called"))
