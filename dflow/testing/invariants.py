@@ -5,8 +5,8 @@ an edge and its windows, a worker and those it is connected with. So a mistake i
 where it happens, and not at the end, when the books do not balance.
 
 `Invariants.look` is called after each step with the participant that made it; it looks only at what
-has changed since, for it is called some hundred thousand times a second. Nothing here changes
-anything.
+has changed since, for it is called some ten thousand times a second. `Invariants.glance` asks now
+and then who rests. Nothing here changes anything.
 
 | name | what must hold |
 |---|---|
@@ -137,15 +137,18 @@ class Invariants:
         self._lives = Lives(plan)
         self._glanced_ns = 0
 
-    def look(self, who: Seen, everybody: Mapping[WorkerId, Seen], now_ns: int) -> Broken | None:
+    def look(self, who: Seen, now_ns: int) -> Broken | None:
         """Return what ``who`` has broken in the step it has just made, or None."""
-        for broken in self._step(who, everybody, now_ns):
-            return broken
-        return None
+        return next(self._step(who, now_ns), None)
 
     def due(self, now_ns: int) -> bool:
-        """Whether the next `look` asks who rests, so that `Seen.excused` must be up to date."""
+        """Whether it is time for `glance`."""
         return now_ns - self._glanced_ns > GLANCE_NS
+
+    def glance(self, everybody: Mapping[WorkerId, Seen], now_ns: int) -> Broken | None:
+        """Return who rests without a reason, or None; `Seen.excused` must be up to date."""
+        self._glanced_ns = now_ns
+        return next(self._resting(everybody, now_ns), None)
 
     def _meet(self, who: Seen) -> None:
         """Learn where the counters of a participant's senders are."""
@@ -154,7 +157,7 @@ class Invariants:
             if not isinstance(edge, LocalEdge):
                 self._windows |= dict(zip(edge.channels, edge.windows, strict=True))
 
-    def _step(self, who: Seen, everybody: Mapping[WorkerId, Seen], now: int) -> Iterator[Broken]:
+    def _step(self, who: Seen, now: int) -> Iterator[Broken]:
         if who.worker not in self._met:
             self._meet(who)
         for channel in who.plane.inbound.channels.values():
@@ -185,9 +188,6 @@ class Invariants:
             found = self._lives.look(who.worker, who.phase, who.taken, aborted=who.aborted)
             for expected, got in found:
                 yield Broken("life", str(who.worker), expected, got, now)
-        if self.due(now):
-            self._glanced_ns = now
-            yield from self._resting(everybody, now)
 
     def _broken(self, invariant: str, number: int, expected: str, got: str, now: int) -> Broken:
         return Broken(invariant, channel_name(self._plan, number), expected, got, now, (number,))
@@ -289,7 +289,7 @@ class Invariants:
         for who in everybody.values():
             if who.alive and who.phase in running and not who.excused:
                 for edge in who.plane.outbound.edges:
-                    if edge.waiting and not isinstance(edge, LocalEdge):
+                    if not isinstance(edge, LocalEdge) and (edge.waiting or edge.full):
                         yield from self._starved(edge, everybody, now)
 
     def _waits(
@@ -315,7 +315,7 @@ class Invariants:
                 return
         yield Broken(
             "deadlock", f"edge {edge.id}", "credit for what its receivers have done",
-            f"{edge.waiting} messages waiting for credit", now, tuple(edge.channels),
+            f"a sender without credit, {edge.waiting} messages waiting", now, tuple(edge.channels),
         )  # fmt: skip
 
     # --- the end --------------------------------------------------------------------------------

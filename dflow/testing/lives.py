@@ -50,16 +50,18 @@ class Lives:
                 yield "no message after on_stop has begun", f"{taken} taken"
             return
         self._phases[worker] = phase
-        if phase is Phase.STARTING:
+        if aborted or Phase.FAILED in (before, phase):
+            return  # all stop at once, wherever they are
+        passed = _ORDER[_AGE[before] + 1 : _AGE[phase] + 1]  # several, in one step
+        if Phase.STARTING in passed:
             yield from self._all(worker, "started before it", _STARTED, above=True)
-        elif phase is Phase.RUNNING:
+        if Phase.RUNNING in passed:
             for other, its in self._phases.items():
                 if its not in _STARTED:
                     yield "every worker ready before any runs", f"{other} {its.value}"
-        elif phase is Phase.STOPPING:
+        if Phase.STOPPING in passed:
             self._stopped_at[worker] = taken
-            if before is Phase.DRAINED and not aborted:
-                yield from self._all(worker, "stopped before it", _STOPPED, above=False)
+            yield from self._all(worker, "stopped before it", _STOPPED, above=False)
 
     def _all(
         self, worker: WorkerId, what: str, fine: frozenset[Phase], *, above: bool

@@ -37,10 +37,12 @@ class Watcher:
         task = kernel.last
         if task is None or world.broken is not None:
             return
-        if task.process.name == EXTERNAL:
+        if self._invariants.due(kernel.now):  # whoever makes a step: those who rest make none
+            self._glance()
+        elif task.process.name == EXTERNAL:
             self._look_at_launcher()
         worker = self._by_main.get(task)
-        if worker is None or worker.replica is None:
+        if worker is None or worker.replica is None or world.broken is not None:
             return  # what a pulse thread did is seen when the worker goes on
         me = worker.me
         seen = self._seen.get(me)
@@ -48,11 +50,14 @@ class Watcher:
             seen = self._seen[me] = Seen(me, worker.replica.plane)
         seen.phase = worker.replica.loop.state.phase
         seen.aborted = world.state.phase in _CUT_SHORT
-        if self._invariants.due(kernel.now):
-            for other in self._seen.values():
-                if other.phase is not None:
-                    self._excuse(other, world.workers[other.worker])
-        world.broken = self._invariants.look(seen, self._seen, kernel.now)
+        world.broken = self._invariants.look(seen, kernel.now)
+
+    def _glance(self) -> None:
+        world = self._world
+        for seen in self._seen.values():
+            if seen.phase is not None:
+                self._excuse(seen, world.workers[seen.worker])
+        world.broken = self._invariants.glance(self._seen, world.kernel.now)
 
     def _look_at_launcher(self) -> None:
         world = self._world
@@ -61,7 +66,7 @@ class Watcher:
             me = WorkerId(EXTERNAL)
             seen = self._seen.setdefault(me, Seen(me, handle.plane, excused=True))
             seen.aborted = world.state.phase in _CUT_SHORT
-            world.broken = self._invariants.look(seen, self._seen, world.kernel.now)
+            world.broken = self._invariants.look(seen, world.kernel.now)
 
     def _excuse(self, seen: Seen, worker: Worker) -> None:
         """Note whether a worker has a reason of its own to rest."""

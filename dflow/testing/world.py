@@ -83,7 +83,7 @@ class World:
         self._begin_coordinator()
         for me in self.plan.workers:
             self.workers[me] = self._begin_worker(me)
-        self._launcher = self._begin_launcher()
+        self.launcher = self._begin_launcher()
         self._expect_faults()
 
     # --- from outside ----------------------------------------------------------------------------
@@ -117,7 +117,7 @@ class World:
         return (
             self._main is not None
             and self._main.ended
-            and (self._launcher is None or self._launcher.ended)
+            and (self.launcher is None or self.launcher.ended)
             and not any(worker.process.alive for worker in self.workers.values())
         )
 

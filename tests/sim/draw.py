@@ -232,9 +232,7 @@ class _Draw:
         if self.chance(0.15):
             count = self.one_of(1, 5, 40)
             target = self.random.choice(takers)
-            found.append(Action(self.moment(), "send", target, count, self.one_of(0, 50, 1000)))
-            if self.chance(0.3):
-                found.append(Action(self.moment(), "cancel", target, self.random.randrange(count)))
+            found.append(Action(0, "send", target, count))
         if self.chance(0.12):
             target = self.random.choice(self.nodes).name
             at_us = self.moment()

@@ -57,11 +57,6 @@ class _Run:
             e.policy == "reject" for e in self.case.edges if f"{e.sender}.{e.output}" == output
         )
 
-    @property
-    def cancels(self) -> bool:
-        """Whether any message may have been taken back."""
-        return any(action.what == "cancel" for action in self.case.actions)
-
     # --- edges ----------------------------------------------------------------------------------
 
     def edge(self, edge: EdgeSpec) -> Iterator[str]:
@@ -114,7 +109,7 @@ class _Run:
 
     def _must_all_arrive(self, edge: EdgeSpec, emitted: Sequence[Message]) -> bool:
         """Whether nothing that was emitted may be missing."""
-        if self.refuses(f"{edge.sender}.{edge.output}") or edge.ttl_us or self.cancels:
+        if self.refuses(f"{edge.sender}.{edge.output}") or edge.ttl_us:
             return False
         if edge.policy == "block" or (edge.policy == "coalesce" and not edge.keys):
             return True  # with a key, what nothing of its key waits to be merged with may go
@@ -127,7 +122,7 @@ class _Run:
         self, edge: EdgeSpec, emitted: Sequence[Message], entries: Sequence[Entry]
     ) -> Iterator[str]:
         """Yield whose last message did not arrive by an edge with policy latest."""
-        if edge.keys or edge.ttl_us or self.cancels or self.refuses(f"{edge.sender}.{edge.output}"):
+        if edge.keys or edge.ttl_us or self.refuses(f"{edge.sender}.{edge.output}"):
             return
         last, got = _last_numbers(emitted), _last_numbers([e.message for e in entries])
         for replica, number in last.items():
@@ -174,8 +169,8 @@ class _Run:
         copies = self.case.node(node).replicas if planned.broadcast else 1
         if books.delivered != len(entries):
             yield f"edge {edge}: expected {len(entries)} delivered, got {books.delivered}"
-        if books.sent != wanted.total() * copies:
-            yield f"edge {edge}: expected {wanted.total() * copies} sent, got {books.sent}"
+        if books.sent > wanted.total() * copies:  # what came too late was refused at once
+            yield f"edge {edge}: expected at most {wanted.total() * copies} sent, got {books.sent}"
 
     # --- nodes ----------------------------------------------------------------------------------
 

@@ -80,15 +80,14 @@ class EdgeSpec:
 class Action:
     """Something done from outside.
 
-    ``what`` is send, drain, abort, pause, resume, drain_node or cancel. ``count`` messages are
-    sent, one every ``every_us``; for cancel it says which message.
+    ``what`` is send (``count`` messages, from the start of the run), drain, abort, pause, resume or
+    drain_node.
     """
 
     at_us: int
     what: str
     target: str = ""
     count: int = 0
-    every_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)

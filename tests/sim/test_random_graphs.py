@@ -1,0 +1,34 @@
+"""Random graphs: what `python -m tests.sim` does, as many as a CI run has time for.
+
+``DFLOW_SIMULATIONS`` says how many (2,000), ``DFLOW_SIMULATION_SEED`` from which seed on (drawn,
+and printed with every failure), ``DFLOW_SIMULATION_JOBS`` in how many processes (a core each).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections import Counter
+
+import pytest
+
+from tests.sim.campaign import explain, judge_all
+from tests.sim.draw import draw
+
+COUNT = int(os.environ.get("DFLOW_SIMULATIONS", "2000"))
+SEED = int(os.environ.get("DFLOW_SIMULATION_SEED", secrets.randbelow(2**31)))
+JOBS = int(os.environ.get("DFLOW_SIMULATION_JOBS", os.cpu_count() or 1))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_random_graphs_do_what_they_must() -> None:
+    outcomes: Counter[str] = Counter()
+    for verdict in judge_all(range(SEED, SEED + COUNT), "all", JOBS):
+        outcomes[verdict.outcome] += 1
+        if verdict.wrong:
+            told = explain(draw(verdict.seed), budget_s=30.0)
+            again = f"python -m tests.sim --seed {verdict.seed}"
+            pytest.fail(f"seed {verdict.seed} (again: {again})\n{verdict.wrong[0]}\n{told}")
+    assert outcomes.total() == COUNT
+    assert outcomes["finished"] > COUNT // 3, f"from seed {SEED}: {outcomes}"
