@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.ci.shards import files_of, known_durations, split
+from tests.fuzz.targets import TARGETS
 
 __all__ = ["CI", "NIGHTLY", "Shard", "ci_stage", "groups", "nightly_stage"]
 
@@ -36,6 +37,10 @@ CYCLES = ("cycles", "interrupts")
 CORE = "dflow/graph/*,dflow/wire/*,dflow/flow/*,dflow/broker/*,dflow/worker/*"
 CORE += ",dflow/message.py,dflow/policy.py,dflow/options.py"
 OVERALL_PERCENT, CORE_PERCENT = 85, 95
+
+PROFILES = ("mixed", "frames", "control", "churn")
+DECISIVE_HOURS = 8
+"""A soak as long as this can tell 1 % an hour from nothing."""
 
 RETRIED = ("--reruns", "1", "-raR")
 """A test of real processes that fails is tried once more, and counted; see docs/testing.md."""
@@ -128,18 +133,33 @@ def _pytest(stage: str, name: str, arguments: Command, *, tracing: bool) -> Shar
     return Shard(stage, name, ((*run, *arguments, "-o", cache),))
 
 
-def nightly_stage(name: str, hours: float) -> Shard:
-    """Return one stage of the night; ``hours``: how long the soak is, and the fuzzer a tenth."""
-    minutes = max(1, round(hours * 60))
+def nightly_stage(name: str, hours: float) -> list[Shard]:
+    """Return the shards of one stage of the night, one after the other.
+
+    ``hours``: how long the soak of the mixed profile is; a sixth of it goes to the fuzzer, and a
+    twelfth to each other profile. A soak of the whole length must come to a verdict.
+    """
+    if name == "soak":
+        return [_soak(profile, hours) for profile in PROFILES]
+    each_minutes = max(1, round(hours * 10 / len(TARGETS)))
+    tests = tuple(f"tests/integration/test_{it}.py" for it in CYCLES)
     commands: dict[str, Command] = {
         "simulations": (PYTHON, "-m", "tests.sim", "--count", "50000"),
-        "fuzz": ("scripts/fuzz", "--minutes", str(max(1, minutes // 10))),
-        "cycles": (PYTHON, "-m", "pytest", *(f"tests/integration/test_{it}.py" for it in CYCLES)),
+        "fuzz": ("scripts/fuzz", "--minutes", str(each_minutes)),
+        "cycles": (PYTHON, "-m", "pytest", *tests),
         "stress": (PYTHON, "-m", "pytest", "stress"),
         "bench": (PYTHON, "-m", "benchmarks.run", "--check"),
         "peers": (PYTHON, "-m", "benchmarks.peers"),
-        "soak": (PYTHON, "-m", "soak", "--hours", f"{hours:g}", "--profile", "mixed"),
     }
-    shard = Shard(name, name, (commands[name],), limit_s=hours * 3600 + 4 * 3600)
-    longer = {"stress": ("DFLOW_STRESS", "20"), "cycles": ("DFLOW_CYCLES", "1000")}
-    return replace(shard, env=(longer[name],)) if name in longer else shard
+    longer = {"stress": (("DFLOW_STRESS", "20"),), "cycles": (("DFLOW_CYCLES", "1000"),)}
+    limit_s = (hours + 4) * 3600
+    return [Shard(name, name, (commands[name],), longer.get(name, ()), limit_s)]
+
+
+def _soak(profile: str, hours: float) -> Shard:
+    length = hours if profile == PROFILES[0] else hours / 12
+    strict = ("--strict",) if length >= DECISIVE_HOURS else ()
+    asked = ("--hours", f"{length:.2f}", "--profile", profile, *strict)
+    return Shard(
+        "soak", f"soak {profile}", ((PYTHON, "-m", "soak", *asked),), (), length * 3600 + 3600
+    )

@@ -11,6 +11,7 @@ from tests.ci.__main__ import conclude, parse, plan
 from tests.ci.pool import Done, Pool
 from tests.ci.shards import FOLDER, TRACED, files_of
 from tests.ci.stages import CI, NIGHTLY, Shard, ci_stage, groups, nightly_stage
+from tests.fuzz.targets import TARGETS
 
 
 def words(shard: Shard) -> list[str]:
@@ -61,9 +62,25 @@ def test_an_unknown_stage_is_refused(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_the_night_has_longer_forms() -> None:
     asked, _ = parse(["--nightly", "--hours", "2"])
-    assert [shard.stage for (shard,) in plan(asked, [])] == list(NIGHTLY)
-    assert ("DFLOW_STRESS", "20") in nightly_stage("stress", 2).env
-    assert "2" in words(nightly_stage("soak", 2))
+    stages = [shard.stage for (shard,) in plan(asked, [])]
+    assert list(dict.fromkeys(stages)) == list(NIGHTLY)
+    assert ("DFLOW_STRESS", "20") in nightly_stage("stress", 2)[0].env
+    assert ("DFLOW_CYCLES", "1000") in nightly_stage("cycles", 2)[0].env
+
+
+def test_soaks_of_all_profiles_fit_and_a_long_one_must_decide() -> None:
+    mixed, *others = nightly_stage("soak", 12)
+    assert words(mixed)[-5:] == ["--hours", "12.00", "--profile", "mixed", "--strict"]
+    assert [words(other)[-4:-2] for other in others] == [["--hours", "1.00"]] * 3
+    assert mixed.limit_s > 12 * 3600
+    assert "--strict" not in words(nightly_stage("soak", 1)[0])
+
+
+def test_the_fuzzers_time_is_shared_out_to_its_targets() -> None:
+    (fuzz,) = nightly_stage("fuzz", 12)
+    minutes = int(words(fuzz)[words(fuzz).index("--minutes") + 1])
+    assert 0.5 * 120 <= minutes * len(TARGETS) <= 2 * 120
+    assert minutes * len(TARGETS) * 60 < fuzz.limit_s
 
 
 def test_a_shard_stops_at_its_first_red_command_and_keeps_its_words(tmp_path: Path) -> None:
