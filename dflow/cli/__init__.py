@@ -1,7 +1,7 @@
 """The ``dflow`` command: a thin surface over what Python can do as well.
 
-Each verb is a file: `run`, `status`, `inspect` (validate and graph), `cluster` (coordinator and
-worker).
+Each verb is a file: `run`, `simulate`, `status`, `inspect` (validate and graph), `cluster`
+(coordinator and worker).
 `exits` decides exit codes, `output` what is printed where: results on stdout, everything
 about them on stderr, and with ``--json`` one JSON object a line on stdout.
 

@@ -13,6 +13,7 @@ from dflow.cli.exits import HELP, exit_of_error
 from dflow.cli.inspect import graph, validate
 from dflow.cli.output import show_error
 from dflow.cli.run import run
+from dflow.cli.simulate import simulate
 from dflow.cli.status import status
 from dflow.errors import DflowError, did_you_mean
 from dflow.version import __version__
@@ -75,5 +76,5 @@ def cli() -> None:
     """
 
 
-for _verb in (run, validate, graph, status, bundle, doctor, coordinator, worker):
+for _verb in (run, simulate, validate, graph, status, bundle, doctor, coordinator, worker):
     cli.add_command(_verb)

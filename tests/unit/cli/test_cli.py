@@ -19,7 +19,7 @@ from dflow.launch import preload
 from dflow.report import RunReport
 
 ROOT = Path(__file__).parents[3]
-VERBS = ("run", "validate", "graph", "status", "coordinator", "worker")
+VERBS = ("run", "simulate", "validate", "graph", "status", "coordinator", "worker")
 FLOWS = """
 from dflow import Graph, node, sink, source
 
