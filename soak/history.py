@@ -91,8 +91,8 @@ class Part:
 
     def _look(self, line: Mapping[str, Any]) -> None:
         at_s = float(line["t"])
-        if line.get("phase", "running") != "running":
-            return  # who drains does other work than before
+        if line.get("unheard") or line.get("phase", "running") != "running":
+            return  # who drains, or may do so, does other work than before
         self.looks += 1
         cpu_s = 0.0
         anon = 0.0

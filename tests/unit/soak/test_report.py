@@ -58,7 +58,8 @@ def test_worker_that_was_replaced_has_a_series_of_its_own() -> None:
 
 
 def test_what_was_seen_while_draining_is_not_judged() -> None:
-    (found,) = history([*lines(1), look(1, 300.0, phase="draining")])
+    unknown = look(1, 301.0, unheard=True)
+    (found,) = history([*lines(1), look(1, 300.0, phase="draining"), unknown])
     assert found.looks == 299
 
 
