@@ -227,9 +227,11 @@ class _Draw:
     def actions(self) -> tuple[Action, ...]:
         """Return what is done from outside, in order of time."""
         found: list[Action] = []
-        takers = [f"{node.name}.into" for node in self.nodes if node.kind != "source"]
+        # of what comes from outside the keys are counted apart from those of the edge
+        data = [node for node in self.nodes if node.kind != "source" and not node.limit]
+        takers = [f"{node.name}.into" for node in data]
         takers += [f"{node.name}.command" for node in self.nodes if node.control]
-        if self.chance(0.15):
+        if takers and self.chance(0.15):
             count = self.one_of(1, 5, 40)
             target = self.random.choice(takers)
             found.append(Action(0, "send", target, count))
