@@ -64,13 +64,18 @@ class _Draw:
             self.add(self.sink(f"z{number}"))
         self.control_edges()
         actions = self.actions()
+        going_wrong = self.faults(faults)
+        if "drop_reports" in going_wrong:  # seconds until a sender asks: no thousand ticks in each
+            self.nodes = [
+                replace(node, tick_us=20_000) if node.tick_us else node for node in self.nodes
+            ]
         return Case(
             self.seed,
             tuple(self.nodes),
             tuple(self.edges),
             self.fused(),
             actions,
-            self.faults(faults),
+            going_wrong,
             self.options(),
         )
 
