@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
+from dflow.broker.backlog import Arrived, newest
 from dflow.broker.case import Case
 from dflow.broker.events import (
     AbortRequested,
@@ -134,11 +135,10 @@ class Loop:
     # --- in -----------------------------------------------------------------------------
 
     def _read_router(self) -> None:
-        for _ in range(MOST_AT_ONCE):
-            arrived = self._router.receive()
-            if arrived is None:
-                return
-            key, frames = arrived
+        waiting: list[Arrived] = []
+        while len(waiting) < MOST_AT_ONCE and (arrived := self._router.receive()) is not None:
+            waiting.append(arrived)
+        for key, frames in newest(waiting):
             try:
                 if len(frames) != 1:
                     raise ProtocolError(f"control message: expected 1 frame, got {len(frames)}")
