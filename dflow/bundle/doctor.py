@@ -20,7 +20,7 @@ from dflow.bundle.folder import INDEX, Bundle
 from dflow.bundle.places import place_of
 from dflow.bundle.words import moment, plain
 from dflow.report import RunStatus
-from dflow.why import Chain, explain
+from dflow.why import Chain, explain, is_full
 
 __all__ = ["Diagnosis", "FullEdge", "Process", "Trouble", "diagnose"]
 
@@ -237,16 +237,17 @@ def _asides(chain: Chain) -> Iterator[str]:
 
 
 def _full(status: RunStatus | None) -> list[FullEdge]:
-    """Return the edges with next to no room, what is furthest down first.
-
-    A sender stops while a little is left: it takes a message only if all it may emit has room.
-    """
-    full = []
-    for edge in status.edges if status is not None else ():
-        depth, capacity = int(_number(edge.depth)), int(_number(edge.capacity))
-        if capacity > 0 and depth >= capacity - capacity // 16:
-            name = plain(str(edge.id), 200)
-            full.append(FullEdge(name, depth, capacity, _number(edge.oldest_s)))
+    """Return the edges with next to no room, what is furthest down first."""
+    full = [
+        FullEdge(
+            plain(edge.id, 200),
+            int(_number(edge.depth)),
+            int(_number(edge.capacity)),
+            _number(edge.oldest_s),
+        )
+        for edge in (status.edges if status is not None else ())
+        if is_full(edge)
+    ]
     return full[::-1]  # edges are in the order in which they were connected
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from dflow.report import EdgeStatus, KeyStatus, NodeStatus, RunStatus
 from dflow.telemetry.choice import edges_worth_showing, nodes_worth_showing
+from dflow.why import minutes_text
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -176,12 +177,6 @@ def _styled(text: str, style: str) -> Text:
 
 def _duration(seconds: float) -> str:
     """Return "0.35 s", "12.3 s", "4 min 10 s" or "3 h 2 min"."""
-    if seconds < 1:
-        return f"{seconds:.2f} s"
     if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"
+        return f"{seconds:.{2 if seconds < 1 else 1}f} s"
+    return minutes_text(seconds)

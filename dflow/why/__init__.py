@@ -17,6 +17,6 @@ not sent any).
 """
 
 from dflow.why.chains import Chain, Link, Why, explain
-from dflow.why.words import LONG_S
+from dflow.why.words import LONG_S, is_full, minutes_text
 
-__all__ = ["LONG_S", "Chain", "Link", "Why", "explain"]
+__all__ = ["LONG_S", "Chain", "Link", "Why", "explain", "is_full", "minutes_text"]

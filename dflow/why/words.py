@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dflow.report import EdgeStatus, ReplicaStatus
 
 __all__ = [
-    "LONG_S", "OWN_CODE", "SILENT_S", "duration", "edge_text", "is_silent", "listed",
-    "names_of", "replica_text", "startup_text",
+    "LONG_S", "OWN_CODE", "SILENT_S", "duration", "edge_text", "is_full", "is_silent", "listed",
+    "minutes_text", "names_of", "replica_text", "startup_text",
 ]  # fmt: skip
 
 LONG_S = 1.0
@@ -26,8 +26,8 @@ _MOST_NAMED = 3
 
 _SHORT_S = 0.1
 
-_FULL = 0.85
-"""Part of the capacity: credit returns in portions."""
+_FULL_PERCENT = 85
+"""Of the capacity: credit returns in portions."""
 
 _STARTUP = {
     "absent": "has not joined: its process is starting, or importing your module",
@@ -52,6 +52,11 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     if seconds < 100:
         return f"{seconds:.0f} s"
+    return minutes_text(seconds)
+
+
+def minutes_text(seconds: float) -> str:
+    """Return "4 min 10 s" or "3 h 2 min"."""
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s"
@@ -114,9 +119,14 @@ def startup_text(name: str, r: ReplicaStatus) -> str:
     return f"{name}{pid} {_STARTUP.get(r.step, f'is {r.step}')}"
 
 
+def is_full(edge: EdgeStatus) -> bool:
+    """Whether an edge has next to no room."""
+    return edge.capacity > 0 and 100 * edge.depth >= _FULL_PERCENT * edge.capacity
+
+
 def edge_text(edge: EdgeStatus) -> str:
     """Return how full an edge is."""
-    full = edge.depth >= _FULL * edge.capacity
+    full = is_full(edge)
     text = f"edge {edge.id} is {'full' if full else 'out of credit'}"
     text += f" ({edge.depth:,}/{edge.capacity:,}"
     if edge.bytes * 2 > edge.max_bytes:

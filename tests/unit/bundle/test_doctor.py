@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dflow.bundle.doctor import Diagnosis, diagnose
 from dflow.bundle.places import place_of
 from dflow.cli.doctor import screen_lines
-from dflow.report import EdgeStatus
+from dflow.report import EdgeStatus, NodeStatus, ReplicaStatus
 from tests.unit.bundle.made import STACKS, bundle_of, failed, files, opened, said
 
 
@@ -69,6 +69,7 @@ def test_a_full_edge_is_named_and_its_slow_receiver() -> None:
         EdgeStatus("a.out->b.in", depth=64, capacity=64, oldest_s=12.0),
         EdgeStatus("b.out->c.in", depth=61, capacity=64, oldest_s=11.0),
         EdgeStatus("x.out->y.in", depth=10, capacity=64),
+        EdgeStatus("y.out->z.in", depth=0, capacity=0),
     )
     case = replace(
         case, status=replace(case.status, edges=edges),
@@ -79,6 +80,24 @@ def test_a_full_edge_is_named_and_its_slow_receiver() -> None:
     assert "c is slower than what feeds it" in found.advice[-1]
     assert found.busy == ["c[0]"]
     assert "still busy: c[0]" in screen(found)
+
+
+def test_an_edge_that_a_chain_calls_full_is_among_those_that_were_full() -> None:
+    case = failed()
+    busy = ReplicaStatus("b[0]", step="running", what="handler", for_s=12.0)
+    blocked = ReplicaStatus(
+        "a[0]", step="running", what="credit", for_s=11.0, edges=("a.out->b.in",)
+    )
+    nodes = (
+        NodeStatus("a", "source", 1, doing=(blocked,)),
+        NodeStatus("b", "sink", 1, doing=(busy,)),
+    )
+    for depth in range(65):
+        edges = (EdgeStatus("a.out->b.in", depth=depth, capacity=64),)
+        status = replace(case.status, phase="running", nodes=nodes, edges=edges)
+        found = diagnose(bundle_of(replace(case, status=status)))
+        told = [line for line in found.waits if "edge a.out->b.in is full" in line]
+        assert len(told) == len(found.full) == (depth >= 55)
 
 
 def test_one_that_did_not_answer_is_told_apart_from_one_that_died() -> None:

@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -18,22 +17,7 @@ from dflow.telemetry import logs
 from dflow.wire import control
 from dflow.wire.control import Log
 
-
-@pytest.fixture(autouse=True)
-def own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Play a process of dflow's own, and put everything back."""
-    monkeypatch.delenv("FORCE_COLOR", raising=False)
-    root = logging.getLogger()
-    level = root.level
-    renderer = logs._render
-    yield
-    logger.remove()
-    logger.configure(extra={})
-    logger.add(sys.stderr)
-    for handler in [each for each in root.handlers if isinstance(each, logs._Intercept)]:
-        root.removeHandler(handler)
-    root.setLevel(level)
-    logs._render = renderer
+pytestmark = pytest.mark.usefixtures("own_logging")
 
 
 @pytest.fixture

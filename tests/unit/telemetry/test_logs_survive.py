@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,20 +18,7 @@ from dflow.telemetry import logs
 from dflow.wire import control
 from dflow.wire.control import Log
 
-
-@pytest.fixture(autouse=True)
-def own_logging() -> Iterator[None]:
-    """Play a process of dflow's own, and put everything back."""
-    root = logging.getLogger()
-    level, renderer = root.level, logs._render
-    yield
-    logger.remove()
-    logger.configure(extra={}, patcher=lambda record: None)
-    logger.add(sys.stderr)
-    for handler in [each for each in root.handlers if isinstance(each, logs._Intercept)]:
-        root.removeHandler(handler)
-    root.setLevel(level)
-    logs._render = renderer
+pytestmark = pytest.mark.usefixtures("own_logging")
 
 
 @pytest.fixture
