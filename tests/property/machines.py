@@ -59,19 +59,46 @@ PROVED: dict[str, str] = {
 }
 """Machine -> module of tests/property that drives it with any events."""
 
-PAIRS: dict[str, str] = {
-    "dflow.broker.lifecycle RUN": "tests/unit/broker/test_lifecycle.py",
-    "dflow.broker.lifecycle PARTICIPANT": "tests/unit/broker/test_lifecycle.py",
-    "dflow.broker.participants.Participant": "tests/property/test_broker_parts.py",
-    "dflow.broker.state.CoordinatorState": "tests/property/test_broker_parts.py",
-    "dflow.flow.credit.ReceiveWindow": "tests/property/test_flow_credit.py",
-    "dflow.flow.credit.SendWindow": "tests/property/test_flow_credit.py",
-    "dflow.flow.in_edge.InChannel": "tests/property/test_flow_in_channel.py",
-    "dflow.worker.plane.Gate": "tests/property/test_worker_parts.py",
-    "dflow.worker.state.WorkerState": "tests/property/test_worker_state.py",
-    "dflow.worker.turn.OwnTurn": "tests/property/test_worker_parts.py",
-}
-"""Machine with states one can name -> the file that lists every pair of a state and an event.
+PAIRS: dict[str, tuple[str, ...]] = {
+    "dflow.broker.lifecycle RUN": (
+        "unit/broker/test_lifecycle.py", "test_every_pair_of_state_and_event",
+    ),
+    "dflow.broker.lifecycle PARTICIPANT": (
+        "unit/broker/test_lifecycle.py", "test_every_pair_of_state_and_event",
+    ),
+    "dflow.broker.participants.Participant": (
+        "property/test_broker_parts.py", "test_every_move_of_a_participant_at_every_step",
+    ),
+    "dflow.broker.state.CoordinatorState": (
+        "property/test_broker_pairs.py",
+        "test_every_word_of_a_worker_in_every_phase",
+        "test_every_word_of_the_launching_process_in_every_phase",
+        "test_every_word_of_somebody_who_looks_on_in_every_phase",
+        "test_every_word_of_a_stranger_in_every_phase",
+        "test_every_other_event_in_every_phase",
+    ),
+    "dflow.flow.credit.ReceiveWindow": (
+        "property/test_flow_credit.py", "test_every_batch_at_every_state_of_a_receiver",
+    ),
+    "dflow.flow.credit.SendWindow": (
+        "property/test_flow_credit.py", "test_every_report_at_every_state_of_a_sender",
+        "test_what_a_sender_may_send_at_every_state",
+    ),
+    "dflow.flow.in_edge.InChannel": (
+        "property/test_flow_in_channel.py", "test_every_frame_at_every_state",
+    ),
+    "dflow.worker.plane.Gate": (
+        "property/test_worker_parts.py", "test_every_event_of_a_gate_at_every_state",
+    ),
+    "dflow.worker.state.WorkerState": (
+        "property/test_worker_state.py", "test_a_legal_event_goes_where_the_table_says",
+        "test_an_illegal_event_raises_and_changes_nothing",
+    ),
+    "dflow.worker.turn.OwnTurn": (
+        "property/test_worker_parts.py", "test_every_event_of_a_turn_at_every_state",
+    ),
+}  # fmt: skip
+"""Machine with states one can name -> file of tests/, and tests that list its states and events.
 
 The others are counters and collections: their states are numbers, and a model says what is right.
 """

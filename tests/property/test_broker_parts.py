@@ -17,21 +17,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from dflow.broker import complaints as complaints_module
 from dflow.broker import observers as observers_module
 from dflow.broker.complaints import Complaints
-from dflow.broker.events import Received, Send
-from dflow.broker.lifecycle import PARTICIPANT, Move, Phase, Role, Step
+from dflow.broker.events import Send
+from dflow.broker.lifecycle import PARTICIPANT, Move, Role, Step
 from dflow.broker.observers import Observers
 from dflow.broker.participants import Participants
 from dflow.broker.pausing import HEARD_S, Pausing
-from dflow.broker.state import CoordinatorState
 from dflow.broker.tally import Tally
 from dflow.broker.timers import UNREACHABLE_S, Timers
 from dflow.errors import ProtocolError
 from dflow.graph.plan import WorkerId
-from dflow.message import Priority
-from dflow.options import RunOptions
 from dflow.report import RunReport, RunStatus
 from dflow.wire import control as c
-from tests.unit.broker_pair import HANDLE, TOKEN, Fake, make_plan
+from tests.unit.broker_pair import TOKEN, Fake, make_plan
 
 PLAN = make_plan([("a", "b"), ("b", "c")], {"b": 2}, results=["c"])
 FEW = settings(max_examples=40, stateful_step_count=30, deadline=None)
@@ -290,94 +287,3 @@ def test_every_move_of_a_participant_at_every_step(role: Role, step: Step) -> No
         else:
             found.move(move)
             assert (found.step, list(found._story)[-1:]) == (after, [move.value])
-
-
-# --- what the coordinator does with every message, in every phase ---------------------------------
-
-WORDS: dict[str, c.Control] = {
-    "Bound": c.Bound({int(Priority.NORMAL): "ipc:///x"}),
-    "Linked": c.Linked(),
-    "Started": c.Started(),
-    "Drained": c.Drained(),
-    "Stopped": c.Stopped([]),
-    "Stats": c.Stats([]),
-    "Failed": c.Failed("handler", "E", ""),
-    "Heartbeat": c.Heartbeat(),
-    "Found": c.Found(9, "unknown", []),
-    "Held": c.Held(9),
-    "TurnOver": c.TurnOver(0),
-    "StatusRequest": c.StatusRequest(1),
-    "DrainRequest": c.DrainRequest(3.0),
-    "AbortRequest": c.AbortRequest("r"),
-    "Exit": c.Exit(),
-}
-# Where the run is after the word of a worker, "." if it was ignored (and counted).
-GRID = """
-              waiting  binding  linking  starting running  draining stopping aborting leaving
-Bound         waiting  binding  .        .        .        .        .        aborting .
-Linked        .        .        linking  .        .        .        .        aborting .
-Started       .        .        .        starting .        .        .        aborting .
-Drained       .        .        .        .        running  draining .        aborting .
-Stopped       .        .        .        .        .        .        .        aborting .
-Stats         .        .        .        .        .        .        .        .        leaving
-Failed        aborting aborting aborting aborting aborting aborting stopping aborting leaving
-Heartbeat     waiting  binding  linking  starting running  draining stopping aborting leaving
-Found         waiting  binding  linking  starting running  draining stopping aborting leaving
-Held          waiting  binding  linking  starting running  draining stopping aborting leaving
-TurnOver      waiting  binding  linking  starting running  draining stopping aborting leaving
-StatusRequest .        .        .        .        .        .        .        .        .
-DrainRequest  .        .        .        .        .        .        .        .        .
-AbortRequest  .        .        .        .        .        .        .        .        .
-Exit          .        .        .        .        .        .        .        .        .
-"""
-PHASES: list[Phase] = [phase for phase in Phase if phase is not Phase.FINISHED]
-
-
-def at_phase(phase: Phase) -> CoordinatorState:
-    """Return a run that came to ``phase`` the ordinary way; its first source takes its time."""
-    state = CoordinatorState(PLAN, RunOptions(), "r", TOKEN)
-    fakes = [Fake(worker) for worker in (*PLAN.workers, HANDLE)]
-    slow, others = fakes[0], fakes[1:]
-
-    def say(who: list[Fake], word: c.Control) -> None:
-        for fake in who:
-            state.handle(Received(fake.key, word), 0.0)
-
-    for fake in fakes[:-1] if phase is Phase.WAITING else fakes:
-        state.handle(Received(fake.key, fake.hello()), 0.0)
-    way: list[tuple[Phase, c.Control]] = [
-        (Phase.BINDING, WORDS["Bound"]), (Phase.LINKING, WORDS["Linked"]),
-        (Phase.STARTING, WORDS["Started"]),
-    ]  # fmt: skip
-    for before, word in way:
-        if phase in (Phase.WAITING, before):
-            break
-        for _ in fakes:  # level by level
-            say(fakes, word)
-    if phase in (Phase.DRAINING, Phase.STOPPING):
-        say(fakes[-1:], c.DrainRequest(5.0))
-    if phase is Phase.STOPPING:
-        say([slow, *others], WORDS["Drained"])
-    if phase in (Phase.ABORTING, Phase.LEAVING):
-        say(fakes[-1:], c.AbortRequest("r"))
-    if phase is Phase.LEAVING:
-        say(fakes, WORDS["Stopped"])
-    assert state.phase is phase
-    return state
-
-
-@pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("word", WORDS)
-def test_every_word_of_a_worker_in_every_phase(phase: Phase, word: str) -> None:
-    rows = {line.split()[0]: line.split()[1:] for line in GRID.strip().splitlines()[1:]}
-    expected = rows[word][PHASES.index(phase)]
-    state = at_phase(phase)
-    before = state.status().to_dict(), sum(state.ignored.values())
-    state.handle(Received(Fake(PLAN.workers[0]).key, WORDS[word]), 0.0)
-    state.validate_state()
-    if expected == ".":
-        assert sum(state.ignored.values()) == before[1] + 1
-        assert (state.status().to_dict(), state.phase) == (before[0], phase)
-    else:
-        assert sum(state.ignored.values()) == before[1]
-        assert state.phase.value == expected
