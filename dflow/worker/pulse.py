@@ -192,7 +192,7 @@ class Pulse:
     def _run(self) -> None:
         try:
             self._beat_until_leaving()
-        except Exception:  # noqa: BLE001  # a worker without a pulse would hang unseen
+        except (Exception, SystemExit):  # noqa: BLE001  # without a pulse it would hang unseen
             traceback.print_exc()
             self._exit(EXIT_BROKEN)
 

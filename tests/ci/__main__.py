@@ -60,7 +60,7 @@ def plan(
 ) -> list[list[Shard]]:
     """Return groups of shards, one group after the other."""
     if asked.nightly:
-        each = (nightly_stage(stage, asked.hours) for stage in asked.stages)
+        each = (nightly_stage(stage, asked.hours, asked.jobs) for stage in asked.stages)
         return [[shard] for shards in each for shard in shards]
     tracing = "coverage" in asked.stages
     shards_of = partial(ci_stage, tracing=tracing, reports=reports)
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         left.unlink()
     with tempfile.TemporaryDirectory(prefix="dflow-ci-") as folder:
         logs = Path(folder)
-        pool = Pool(asked.jobs, logs, lenient=bool(pytests))
+        pool = Pool(asked.jobs, logs, lenient=bool(pytests), live=asked.nightly)
         reports = logs if os.environ.get("DFLOW_DURATIONS") else None
 
         def stop(number: int, frame: object) -> None:

@@ -41,9 +41,14 @@ class Done:
 
 
 class Pool:
-    """Up to ``jobs`` shards at once; `stop` ends all of them from any thread, for good."""
+    """Up to ``jobs`` shards at once; `stop` ends all of them from any thread, for good.
 
-    def __init__(self, jobs: int, logs: Path, *, lenient: bool = False) -> None:
+    ``logs``: where they write. ``lenient``: a shard may select no test. ``live``: shards write to
+    the terminal instead, so that one can look on for hours.
+    """
+
+    def __init__(self, jobs: int, logs: Path, *, lenient: bool = False, live: bool = False) -> None:
+        self._live = live
         self._jobs = jobs
         self._logs = logs
         self._lenient = lenient
@@ -81,8 +86,8 @@ class Pool:
             child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
+                stdout=None if self._live else out,
+                stderr=None if self._live else out,
                 env=os.environ | dict(shard.env),
                 start_new_session=True,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -116,6 +117,22 @@ def test_no_test_selected_is_red_unless_the_caller_selects(tmp_path: Path) -> No
     assert [d.status for d in Pool(1, tmp_path).run([nothing], lambda d: None)] == [5]
     lenient = Pool(1, tmp_path, lenient=True)
     assert [d.status for d in lenient.run([nothing], lambda d: None)] == [0]
+
+
+def test_a_shard_of_the_night_is_seen_while_it_runs(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (done,) = Pool(1, tmp_path, live=True).run([python("a", "print('seen')")], lambda d: None)
+    assert done.output == ""
+    assert capfd.readouterr().out == "seen\n"
+
+
+def test_what_is_broken_elsewhere_does_not_keep_the_checks_from_running() -> None:
+    code = (
+        "import sys, tests.ci.__main__; print(*(m for m in sys.modules if m.startswith('dflow')))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
 
 
 def ended(*reruns: str, status: int = 0) -> Done:
