@@ -99,6 +99,17 @@ def launch(
     return launched
 
 
+class _Agent(subprocess.Popen[bytes]):
+    """An agent one has in hand before it exists: Ctrl-C may come while `Popen` makes it."""
+
+    pid = 0
+
+    def __init__(self) -> None:
+        """Make nothing yet."""
+
+    start = subprocess.Popen.__init__
+
+
 class Launched:
     """A run's processes as the user process sees them; every method from any thread."""
 
@@ -117,6 +128,7 @@ class Launched:
         ours, theirs = socket.socketpair()
         self._link = Pipe(ours)
         self._stdio = stdio
+        self._agent = _Agent()
         self._reader = Thread(target=self._read, name="dflow-launch", daemon=True)
         try:
             self._start(theirs)
@@ -128,7 +140,7 @@ class Launched:
     def _start(self, theirs: socket.socket) -> None:
         stdio = self._stdio
         try:
-            self._agent = subprocess.Popen(
+            self._agent.start(
                 command("dflow.launch.agent", theirs.fileno()),
                 stdin=stdio.stdin,
                 stdout=stdio.stdout,
@@ -144,7 +156,7 @@ class Launched:
 
     def _give_up(self) -> None:
         """End an agent that nobody watches yet, as Ctrl-C came first; it has no children either."""
-        if hasattr(self, "_agent"):
+        if self._agent.pid:
             self._agent.kill()
             self._agent.wait()
         if self._reader.ident is None:  # else it closes the link

@@ -91,13 +91,17 @@ class Crew:
 
     def ready(self) -> bool:
         """Whether `step` would do something now."""
-        if any(work.drivable() for work in self._works):
+        if self.drivable():
             return True
         if self._plane.inbound.ready.waiting(allowed=self._allowed):
             return True
         return any(work.flushed for work in self._ending) or any(
             work.at_end() for work in self._running
         )
+
+    def drivable(self) -> bool:
+        """Whether any node would do something now that needs no message."""
+        return any(work.drivable() for work in self._works)
 
     def _allowed(self, channel: InChannel) -> bool:
         return self._of[channel.number].takes(channel)

@@ -168,8 +168,8 @@ class WorkerLoop:
             tick = self._work.until_tick_s()
             if tick is not None:
                 return min(tick, IDLE_REPORT_S) if owing else tick
-        elif phase is s.Phase.FLUSHING and self._flushed():
-            return 0
+        elif phase is s.Phase.FLUSHING and (self._flushed() or self._work.drivable()):
+            return 0  # an `on_end` whose turn was over goes on, though it may wait for nobody
         return IDLE_REPORT_S if owing else None
 
     def _flushed(self) -> bool:

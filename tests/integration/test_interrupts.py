@@ -7,6 +7,7 @@ DFLOW_SEED=N those of a seed again.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import random
@@ -123,6 +124,12 @@ def test_signals_at_random_instants_leave_nothing(name: str, kind: str) -> None:
     trials = max(1, INSTANTS // (4 * len(SIGNALS)))
     for _ in range(trials):
         interrupt(SIGNALS[name], draw(kind, chance))
+
+
+def test_ctrl_c_right_after_the_fork_of_the_agent_leaves_nothing() -> None:
+    source, begin = inspect.getsourcelines(subprocess.Popen._close_pipe_fds)  # type: ignore[attr-defined]  # is private
+    last = next(n for n, text in enumerate(source, begin) if "_closed_child_pipe_fds" in text)
+    interrupt(signal.SIGINT, [["subprocess.py", last]])
 
 
 @pytest.mark.parametrize(

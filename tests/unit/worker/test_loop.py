@@ -542,6 +542,34 @@ def test_an_error_is_counted_and_skipped_by_default(stage: MakeStage, where: str
     assert one.stop().node.errors == 1
 
 
+class Late(Node):
+    """Is slow at its end, and raises."""
+
+    numbers = Input(int)
+    out = Output(int, required=False)
+
+    @numbers.handler
+    def handle(self, x: int) -> None:
+        """Do nothing."""
+
+    def on_end(self) -> Iterator[int]:
+        """Raise, late, before there is a value."""
+        BUSY.set()
+        GO_ON.wait()
+        yield from ()
+        raise RuntimeError("on_end failed")
+
+
+def test_a_slow_on_end_that_raises_does_not_wait_for_a_word_of_anybody(stage: MakeStage) -> None:
+    one = receiving(stage, Late())
+    one.run()
+    one.send(1, end=True)
+    assert BUSY.wait(PATIENCE_S)
+    eventually(lambda: one.plane.gate.shut, within_s=PATIENCE_S, what="the pulse to end the turn")
+    GO_ON.set()
+    assert one.stop().node.errors == 1
+
+
 @pytest.mark.parametrize("on_error", ["skip", "stop"])
 def test_what_cannot_be_decoded_is_not_blamed_on_the_function_that_gets_it(
     stage: MakeStage, on_error: str
