@@ -1,6 +1,6 @@
 """Runs started and stopped many times in one process leave nothing in it.
 
-30 cycles; 1,000 with DFLOW_CYCLES=1000 (scripts/nightly cycles).
+20 cycles; 1,000 with DFLOW_CYCLES=1000 (scripts/nightly cycles).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from tests.integration.cycles import Held, leaks, slope_of
 from tests.integration.flows import python
 
-CYCLES = int(os.environ.get("DFLOW_CYCLES") or 30)
+CYCLES = int(os.environ.get("DFLOW_CYCLES") or 20)
 SHOWN = 10
 
 
