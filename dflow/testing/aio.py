@@ -98,12 +98,14 @@ class _Selector:
         kernel = self._kernel
         if timeout != 0 and not any(source.readable for source, _ in self.watched):
             task = self._task = kernel.current
-            if task is not None:
-                task.interruptible = True
+            assert task is not None  # only simulated threads wait
+            task.interruptible = True
+            task.process.asleep_since = kernel.now
             try:
                 kernel.park(timeout)
             finally:
                 self._task = None
-                if task is not None:
-                    task.interruptible = False
+                task.interruptible = False
+                task.process.asleep_since = None
+                task.process.on_waking()
         return [handle for source, handle in self.watched if source.readable]

@@ -56,16 +56,18 @@ def sleep_virtually(seconds: float) -> bool:
 class Process:
     """The tasks of one participant, killed and stalled together. ``cpu_ns``: what it spent.
 
-    ``asleep_since``: when user code began to `spend` time, while it does.
+    ``asleep_since``: when user code began to `spend` time, or its coroutines to wait, while they
+    do; ``on_waking`` is called when that is over.
     """
 
-    __slots__ = ("alive", "asleep_since", "cpu_ns", "name", "stalled_until", "tasks")
+    __slots__ = ("alive", "asleep_since", "cpu_ns", "name", "on_waking", "stalled_until", "tasks")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.alive = True
         self.stalled_until = 0
         self.asleep_since: int | None = None
+        self.on_waking: Callable[[], object] = lambda: None
         self.cpu_ns = 0
         self.tasks: list[Task] = []
 
@@ -196,6 +198,7 @@ class Kernel:
         finally:
             task.sleeping = task.interruptible = False
             task.process.asleep_since = None
+            task.process.on_waking()
 
     def _park(self, until: int | None) -> None:
         task = self.current

@@ -20,6 +20,7 @@ __all__ = ["WALL_NS", "SimulatedSystem"]
 WALL_NS = 1_700_000_000_000_000_000
 """Unix time at the beginning of every simulation."""
 
+_BEAT_NS = int(BEAT_S * 1e9)
 _RAREST_BEAT_NS = 50_000_000
 
 _INTERRUPTED = 0.1
@@ -160,10 +161,11 @@ class Metronome:
     """Rings while user code runs for long (`dflow.transport.metronome.Metronome`).
 
     It also is where the seed lets other threads have a moment before user code goes on. While user
-    code sleeps it rings less and less often: nothing is new, and an hour has many milliseconds.
+    code sleeps, or waits for its coroutines, it rings less and less often: nothing is new, and an
+    hour has many milliseconds.
     """
 
-    __slots__ = ("_armed", "_kernel", "_process", "_set_ns", "_source", "fd")
+    __slots__ = ("_armed", "_kernel", "_process", "_rings_ns", "_set_ns", "_source", "fd")
 
     timeout_s: float | None = None
 
@@ -173,7 +175,9 @@ class Metronome:
         self._source = Source(network)
         self._set_ns = -FIRST_BEAT_NS
         self._armed = 0
+        self._rings_ns = 0
         self.fd = self._source.number
+        process.on_waking = self._hurry
 
     def begin(self) -> None:
         """User code is about to be called."""
@@ -193,10 +197,16 @@ class Metronome:
         if busy():
             since = self._process.asleep_since
             asleep_ns = 0 if since is None else self._kernel.now - since
-            self._ring(max(int(BEAT_S * 1e9), min(asleep_ns, _RAREST_BEAT_NS)))
+            self._ring(max(_BEAT_NS, min(asleep_ns, _RAREST_BEAT_NS)))
+
+    def _hurry(self) -> None:
+        """User code goes on: what it emits waits no longer than without its sleep."""
+        if self._rings_ns > self._kernel.now + _BEAT_NS:
+            self._ring(_BEAT_NS)
 
     def _ring(self, after_ns: int) -> None:
         self._set_ns = self._kernel.now
+        self._rings_ns = self._set_ns + after_ns
         self._armed += 1
         armed = self._armed
 
@@ -204,8 +214,9 @@ class Metronome:
             if armed == self._armed:
                 self._source.news()
 
-        self._kernel.at(self._kernel.now + after_ns, rings)
+        self._kernel.at(self._rings_ns, rings)
 
     def close(self) -> None:
         """Ring no more."""
         self._armed += 1
+        self._rings_ns = 0

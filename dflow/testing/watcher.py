@@ -8,6 +8,7 @@ from dflow.broker.lifecycle import Phase
 from dflow.graph.plan import WorkerId
 from dflow.message import EXTERNAL
 from dflow.testing.invariants import STARVING_NS, Broken, Invariants, Seen
+from dflow.testing.standstill import Standstill
 
 if TYPE_CHECKING:
     from dflow.testing.world import Worker, World
@@ -27,6 +28,7 @@ class Watcher:
         self._world = world
         lossy = world.faults.drop_reports > 0 or len(world.faults.exactly) > 0
         self._invariants = Invariants(world.plan, PATIENT_NS if lossy else STARVING_NS)
+        self._standstill = Standstill(world)
         self._seen: dict[WorkerId, Seen] = {}
         self._by_main = {worker.main: worker for worker in world.workers.values()}
         world.observe(self._look)
@@ -57,7 +59,10 @@ class Watcher:
         for seen in self._seen.values():
             if seen.phase is not None:
                 self._excuse(seen, world.workers[seen.worker])
-        world.broken = self._invariants.glance(self._seen, world.kernel.now)
+        now = world.kernel.now
+        world.broken = self._invariants.glance(self._seen, now) or self._standstill.look(
+            self._seen, now
+        )
 
     def _look_at_launcher(self) -> None:
         world = self._world
@@ -76,6 +81,7 @@ class Watcher:
             process.stalled_until > self._world.kernel.now
             or any(task.sleeping for task in process.tasks)
             or replica is None
+            or not replica.plane.lock.locked()  # user code is under way
             or replica.work.held
             or replica.work.active
         )
