@@ -67,6 +67,15 @@ def warned() -> list[str]:
     return []
 
 
+@pytest.fixture(autouse=True, scope="module")
+def others_objects_aside() -> Iterator[None]:
+    """Keep what other tests have left alive out of each `gc.collect`: it would take a second."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
 def make(warned: list[str]) -> Iterator[Callable[[int], SharedMemory]]:
     """Make participants, and see that nothing of them is left in the end."""
