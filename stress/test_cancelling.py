@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from dflow import Cancelled, Graph, Run, edge, node, source
+from stress.memory import Memory
+from stress.nodes import BASE_MB
 
 MESSAGES = 400
 RECENT = 40
@@ -99,11 +101,12 @@ def test_who_was_cancelled_is_never_handled_and_all_others_are(
         worker = make().options(**options)
         graph = Graph("cancelling", worker)
         graph.accept(worker, capacity=64, key=(lambda number: number % 5) if keyed else None)
-        with graph.start(results=worker) as run:
+        with graph.start(results=worker) as run, Memory(run) as memory:
             senders = Senders(run, worker, seed)
             run.stop()
             got = list(run.results())
             report = run.wait(30)
+        memory.assert_within(BASE_MB, {})
         cancelled = {n for n, all_of in senders.outcomes.items() if Cancelled.CANCELLED in all_of}
         assert len(cancelled) > 10, f"seed {seed}: {senders.outcomes}"
         assert sorted(got) == [n for n in range(MESSAGES) if n not in cancelled], f"seed {seed}"
@@ -125,7 +128,7 @@ def test_pausing_at_random_moments_loses_nothing_and_keeps_the_order(
         feed = numbers(1500)
         graph = Graph("pausing", feed >> edge(capacity=32) >> first >> second)
         got: list[int] = []
-        with graph.start(results=second) as run:
+        with graph.start(results=second) as run, Memory(run) as memory:
             reader = threading.Thread(target=_read, args=(run, got))
             reader.start()
             for _ in range(40):
@@ -135,6 +138,7 @@ def test_pausing_at_random_moments_loses_nothing_and_keeps_the_order(
                 run.resume(target)
             reader.join(40)
             report = run.wait(40)
+        memory.assert_within(BASE_MB, {})
         assert sorted(got) == list(range(1500)), f"seed {seed}"
         if options:
             assert got == sorted(got), f"seed {seed}"

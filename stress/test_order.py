@@ -10,6 +10,8 @@ from random import Random
 from typing import Any
 
 from dflow import Context, Graph, edge, node, source
+from stress.memory import Memory
+from stress.nodes import BASE_MB
 
 LENGTH = 400
 CHAINS = 4
@@ -123,9 +125,10 @@ def test_random_chains_of_ordered_stages_keep_the_order(scale: int) -> None:
         for number in range(len(stages)):
             expected = [one for message in expected for one in results(number, message)]
         graph, last = chain(stages, LENGTH)
-        with graph.start(results=[last], log_level="CRITICAL") as run:
+        with graph.start(results=[last], log_level="CRITICAL") as run, Memory(run) as memory:
             values = list(run.results(last))
             report = run.wait(60)
+        memory.assert_within(BASE_MB, {})
         assert report.outcome == "finished", report
         assert report.balances, report.imbalances
         assert values == expected, f"seed {seed}"

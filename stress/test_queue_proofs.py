@@ -11,6 +11,7 @@ import pytest
 
 from dflow import Graph, node
 from stress.memory import Memory
+from stress.nodes import BASE_MB
 
 ITEMS = 10_000
 CONCURRENCY = 10
@@ -49,6 +50,7 @@ def test_ten_thousand_items_ten_at_a_time(keyed: bool, scale: int) -> None:
         report = run.wait(30)
     assert misplaced == 0
     assert items / took_s >= LEAST_PER_S, f"{items / took_s:.0f}/s"
+    memory.assert_within(BASE_MB, {})
     grown = memory.growths_mb()
     assert all(mb < MOST_GROWTH_MB for mb in grown.values()), grown
     assert report.balances

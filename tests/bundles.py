@@ -3,7 +3,8 @@
 While a test goes on, every run of it, in this process or a child's, that fails leaves its failure
 bundle in a directory of its own (``DFLOW_BUNDLE``); so does one whose ``with`` block is left by an
 exception, which is what an assertion does. If the test fails, runs that still go on are dumped,
-too, and all of it is moved to where it stays, with how to repeat the test; if it passes, what runs
+too, and all of it is moved to where it stays, with how to repeat the test (a seed that it drew is
+told if it says ``record_property("DFLOW_SEED", seed)``); if it passes, what runs
 that failed on purpose have left is removed. ``DFLOW_BUNDLES`` says where (default: .bundles/).
 """
 
@@ -14,7 +15,7 @@ import re
 import shutil
 import sys
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ class Bundles:
             self._remember_ended()
         if report.failed:
             try:
-                path = self.keep(item.nodeid, report.longreprtext)
+                path = self.keep(item.nodeid, report.longreprtext, dict(item.user_properties))
             except Exception as error:  # noqa: BLE001  # a test must fail for its own reason
                 report.sections.append(("failure bundle", f"none: {error!r}"))
             else:
@@ -105,8 +106,11 @@ class Bundles:
                     report.sections.append(("failure bundle", str(path)))
         return report
 
-    def keep(self, test: str, why: str) -> Path | None:
-        """Move what the runs of ``test`` left to where it stays; None if it had no runs."""
+    def keep(self, test: str, why: str, recorded: Mapping[str, object]) -> Path | None:
+        """Move what the runs of ``test`` left to where it stays; None if it had no runs.
+
+        ``recorded``: what it has given to ``record_property``; its seed is among that.
+        """
         for run in _live_runs():
             run.bundle(self._pending)
         if not self._pending.is_dir() and not self._reports:
@@ -118,7 +122,7 @@ class Bundles:
             self._pending.rename(path)
         else:
             path.mkdir()
-        self._describe(path, test, why)
+        self._describe(path, test, why, recorded)
         self.kept.append(path)
         return path
 
@@ -129,9 +133,10 @@ class Bundles:
             path = self._place / f"{name}-{number}"
         return path
 
-    def _describe(self, path: Path, test: str, why: str) -> None:
+    def _describe(self, path: Path, test: str, why: str, recorded: Mapping[str, object]) -> None:
         again = f"--hypothesis-seed={self._seed}" if self._seed else ""
-        told = [f"{name}={os.environ[name]}" for name in _TOLD if name in os.environ]
+        known = os.environ | {name: str(value) for name, value in recorded.items()}
+        told = [f"{name}={known[name]}" for name in _TOLD if name in known]
         command = " ".join([*told, "pytest", f"'{test}'", again]).strip()
         lines = [test, "", f"repeat it with: {command}", "", why, "", *self._reports]
         (path / "test.txt").write_text("\n".join(lines), encoding="utf-8", errors="replace")

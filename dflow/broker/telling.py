@@ -7,7 +7,7 @@ peer could fill with text: of a failure the story says where, and the log says w
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from dflow.broker.events import (
     AbortRequested,
@@ -72,8 +72,10 @@ def _word(message: c.Control) -> str:
     return word
 
 
-def todo_words(todo: Iterable[Instruction], name: Name) -> str:
+def todo_words(todo: Sequence[Instruction], name: Name) -> str:
     """Return what was done about it, or "" if that was nothing to tell."""
+    if not todo:
+        return ""
     told: defaultdict[str, list[str]] = defaultdict(list)
     words = []
     for instruction in todo:

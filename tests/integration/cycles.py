@@ -36,6 +36,12 @@ LARGE = bytes(300_000)
 MOST_OBJECTS = 50
 """Objects of all kinds there may be more: caches of the standard library fill now and then."""
 
+MOST_KB = 3_000
+"""How much larger this process may be after the last round than after the first.
+
+What few rounds can show: a run that leaves a third of a megabyte. Less is a matter of the slope.
+"""
+
 MOST_KB_A_CYCLE = 2.0
 SURE = 3.0
 """By so many standard errors the slope must exceed the limit: few samples prove little."""
@@ -265,6 +271,9 @@ def leaks(rows: Sequence[Held]) -> list[str]:
     ]
     if last.objects - first.objects > MOST_OBJECTS:
         found.append(f"objects: {first.objects} at first, {last.objects} at last")
+    if last.rss_kb - first.rss_kb > MOST_KB:
+        found.append(f"memory: {first.rss_kb:,} KB at first, {last.rss_kb:,} KB at last")
+        return found
     slope, error = slope_of([(row.cycles, row.rss_kb) for row in rows])
     if slope - SURE * error > MOST_KB_A_CYCLE:
         found.append(f"memory: {slope:.1f} KB a cycle, give or take {error:.1f}")
@@ -272,7 +281,10 @@ def leaks(rows: Sequence[Held]) -> list[str]:
 
 
 def slope_of(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Return the slope of a line through ``points`` without the first third, and its error."""
+    """Return the slope of a line through ``points`` without the first third, and its error.
+
+    Nothing of three points and less: they may lie on a line by chance.
+    """
     points = points[len(points) // 3 :]
     if len(points) < 3:
         return 0.0, 0.0

@@ -68,6 +68,7 @@ async def third(x: int) -> int:
         await asyncio.sleep(0.001)
         logger.info("says third")
         await asyncio.to_thread(logger.info, "says third")
+        await asyncio.get_running_loop().run_in_executor(None, logger.info, "says third")
     return x
 
 @sink
@@ -75,6 +76,7 @@ async def fourth(x: int) -> None:
     if x == 1:
         await asyncio.sleep(0.001)
         logger.info("says fourth")
+        await asyncio.get_running_loop().run_in_executor(None, logger.info, "says fourth")
 
 if __name__ == "__main__":
     parts = numbers(30), first(), second(), third(), fourth()
