@@ -271,6 +271,7 @@ def test_on_start_that_raises_means_the_run_never_starts(tmp_path: Path) -> None
     assert ended_by(caught.value).totals["sent"] == 0
 
 
+@pytest.mark.alone
 def test_on_start_that_takes_too_long_is_a_start_error_that_names_it(tmp_path: Path) -> None:
     class Sleepy(Node):
         inp = Input(int)
