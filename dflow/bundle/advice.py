@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dflow.bundle.folder import Bundle
+from dflow.bundle.folder import INDEX, Bundle
 from dflow.bundle.words import plain
 
 if TYPE_CHECKING:
@@ -126,6 +126,12 @@ def _gigabytes(kilobytes: Any) -> str:
 
 
 def _of_nothing(bundle: Bundle) -> Iterator[str]:
+    if not bundle.data(INDEX):
+        yield (
+            f"{INDEX}, which says what ended the run, cannot be read. Look at the logs and stories"
+            " of the processes, or make another bundle."
+        )
+        return
     report = bundle.data("report.json") if "report.json" in bundle.files else {}
     if report and report.get("balances") is False:
         yield (

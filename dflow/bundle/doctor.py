@@ -65,7 +65,10 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What `diagnose` found; every text is safe to print. ``busy``: who was not done in time."""
+    """What `diagnose` found; every text is safe to print.
+
+    ``busy``: who was not done in time. ``known``: the bundle tells what ended the run, if anything.
+    """
 
     path: str
     run: str
@@ -80,6 +83,7 @@ class Diagnosis:
     processes: list[Process] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    known: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -113,6 +117,7 @@ def diagnose(bundle: Bundle) -> Diagnosis:
         processes,
         advice(bundle, cause, seats, processes, full, waits),
         missing,
+        bool(index),
     )
 
 
@@ -134,8 +139,9 @@ def _busy(cause: Mapping[str, Any]) -> list[str]:
 def _made(index: Mapping[str, Any]) -> str:
     made = _text(index.get("made"))[:19].replace("T", " ")
     lasted_s, phase = _number(index.get("lasted_s")), _text(index.get("phase"))
-    when = f"{made} UTC" if made else "nobody knows when"
-    return f"{when}, {lasted_s:.1f} s after it began, while it was {phase or '(unknown)'}"
+    if not made:
+        return "nobody knows when"
+    return f"{made} UTC, {lasted_s:.1f} s after it began, while it was {phase or '(unknown)'}"
 
 
 def _seats(index: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -26,6 +26,14 @@ __all__ = ["INDEX", "MOST_FILES", "Bundle", "folder_name", "read", "write"]
 INDEX = "bundle.json"
 """The file by which a directory is known for a bundle."""
 
+_OURS = frozenset(
+    {
+        INDEX, "plan.json", "graph.mmd", "status.json", "counters.json", "run_queue.json",
+        "environment.json", "report.json", "report.txt", "processes",
+    }
+)  # fmt: skip
+"""By one of them a directory is known for what is left of a bundle."""
+
 MOST_BYTES = 8 * 1024 * 1024
 MOST_BYTES_IN_ALL = 256 * 1024 * 1024
 MOST_FILES = 5000
@@ -119,6 +127,15 @@ class Bundle:
             self._note(f"{name} is damaged: expected an object, got {type(found).__name__}")
             return {}
         return found
+
+    def require_known(self) -> None:
+        """Raise `BundleError` if nothing here is what a bundle has."""
+        if not any(name.partition("/")[0] in _OURS for name in self.files):
+            raise BundleError(
+                f"{plain(self.path)}: expected a bundle ({INDEX} and others), got "
+                f"{len(self.files):,} files of something else; name the directory that the run "
+                f"said it left"
+            )
 
     def _note(self, problem: str) -> None:
         if problem not in self.problems:

@@ -38,7 +38,9 @@ def doctor(bundle: str, whole: bool) -> None:
     from dflow.bundle.doctor import diagnose
     from dflow.bundle.folder import read
 
-    found = diagnose(read(bundle))
+    opened = read(bundle)
+    opened.require_known()
+    found = diagnose(opened)
     if wants_json():
         show_json(ok=True, exit_code=0, diagnosis=found.to_dict())
         return
@@ -86,6 +88,9 @@ def _wrapped(lines: Iterable[str], width: int, indent: str) -> Iterator[str]:
 
 
 def _ending(found: Diagnosis) -> Iterator[str]:
+    if not found.known:
+        yield "nobody knows: the file that says it cannot be read"
+        return
     if not found.ended_by:
         yield "nothing: the run was looked at while it went on" if not found.kind else found.kind
         return

@@ -151,6 +151,19 @@ def test_a_live_run_has_nothing_that_ended_it() -> None:
     assert "Nothing had failed" in found.advice[0]
 
 
+@pytest.mark.parametrize("index", [None, "{", "[1]", "[" * 100_000])
+def test_without_its_index_a_bundle_does_not_claim_that_nothing_had_failed(
+    index: str | None,
+) -> None:
+    contents = {name: text for name, text in files(failed()).items() if name != "bundle.json"}
+    found = diagnose(opened(contents | ({} if index is None else {"bundle.json": index})))
+    shown = screen(found)
+    assert "nobody knows: the file that says it cannot be read" in shown
+    assert "the run was looked at while it went on" not in shown
+    assert "bundle made nobody knows when\n" in shown
+    assert found.advice[0].startswith("bundle.json, which says what ended the run, cannot be read")
+
+
 def test_clocks_of_several_hosts_are_not_trusted_silently() -> None:
     case = failed()
     seats = tuple(dict(seat) | {"host": f"h{n}"} for n, seat in enumerate(case.seats))

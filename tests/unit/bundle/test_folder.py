@@ -106,6 +106,12 @@ def test_what_is_no_directory_or_holds_nothing_is_said(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(BundleError, match=r"bundle.json and others\), got no files"):
         read(str(tmp_path / "empty"))
+    (tmp_path / "empty" / "notes.txt").write_text("of somebody")
+    other = read(str(tmp_path / "empty"))
+    with pytest.raises(BundleError, match="got 1 files of something else"):
+        other.require_known()
+    (tmp_path / "empty" / "report.txt").write_text("all that is left of one")
+    read(str(tmp_path / "empty")).require_known()
 
 
 def test_links_and_pipes_are_not_read(tmp_path: Path) -> None:
