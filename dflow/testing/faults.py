@@ -92,6 +92,16 @@ class Faults:
                 raise OptionError(
                     f"Faults({name}=...): expected a share of 0 to 1, got {getattr(self, name)}"
                 )
+        for name in ("kill_workers", "cut_links", "stall_workers"):
+            count = getattr(self, name)
+            if not isinstance(count, int) or count < 0:
+                raise OptionError(f"Faults({name}=...): expected a number of times, got {count!r}")
+        for fault in self.exactly:
+            if not isinstance(fault, Fault):
+                raise OptionError(
+                    f"Faults(exactly=...): expected Kill, Stall, Cut, Drop and Duplicate, got "
+                    f"{fault!r:.200}"
+                )
 
     def __str__(self) -> str:
         """Return it as it is written, without what is as usual."""

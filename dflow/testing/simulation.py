@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dflow.errors import DflowError, RunError
+from dflow.errors import DflowError, OptionError, RunError
 from dflow.options import RunOptions
 from dflow.report import RunReport
 from dflow.testing.faults import Faults
@@ -134,6 +134,7 @@ def simulate(
     from dflow.testing.watcher import Watcher
     from dflow.testing.world import World
 
+    _check_arguments(graph, faults, send, limit_s)
     options = RunOptions().updated(run_options)
     world = World(
         graph,
@@ -155,6 +156,22 @@ def simulate(
     if raise_errors:
         _raise_failure(simulation)
     return simulation
+
+
+def _check_arguments(graph: Any, faults: Any, send: Any, limit_s: Any) -> None:
+    """Raise `OptionError` for what is of another type; what is in them is checked further on."""
+    from dflow.graph.builder import Graph
+
+    good_limit = isinstance(limit_s, (int, float)) and 0 < limit_s < float("inf")
+    lists = isinstance(send, Mapping) and all(isinstance(v, Sequence) for v in send.values())
+    for name, good, wanted, got in (
+        ("graph", isinstance(graph, Graph), "a Graph", graph),
+        ("faults", faults is None or isinstance(faults, Faults), "Faults(...)", faults),
+        ("send", send is None or lists, "a mapping from inputs to lists of values", send),
+        ("limit_s", good_limit, "seconds above 0", limit_s),
+    ):
+        if not good:
+            raise OptionError(f"simulate({name}=...): expected {wanted}, got {got!r:.200}")
 
 
 def _check(world: World, simulation: Simulation, over: bool, limit_s: float) -> None:

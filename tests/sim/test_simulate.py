@@ -54,6 +54,31 @@ def squares(n: int = 20, **options: Any) -> Graph:
     return Graph("squares", numbers(n) >> square().options(**options) >> show())
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"graph": squares}, "graph=...): expected a Graph"),
+        ({"faults": [Kill("square[0]", 0.1)]}, "faults=...): expected Faults"),
+        ({"send": [1]}, "send=...): expected a mapping"),
+        ({"send": {"square": 5}}, "send=...): expected a mapping from inputs to lists"),
+        ({"limit_s": -1}, "limit_s=...): expected seconds above 0, got -1"),
+        ({"limit_s": float("nan")}, "limit_s=...): expected seconds"),
+        ({"limit_s": "a"}, "limit_s=...): expected seconds"),
+    ],
+)
+def test_wrong_arguments_are_named(wrong: dict[str, Any], said: str) -> None:
+    arguments: dict[str, Any] = {"graph": squares()} | wrong
+    with pytest.raises(OptionError) as raised:
+        simulate(arguments.pop("graph"), **arguments)
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize("wrong", [{"kill_workers": -1}, {"cut_links": 0.5}, {"exactly": ["x"]}])
+def test_wrong_faults_are_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=next(iter(wrong))):
+        Faults(**wrong)
+
+
 def test_a_graph_runs_to_its_end_and_tells_what_each_node_emitted() -> None:
     simulation = simulate(squares(5), seed=1)
     assert simulation.results("numbers") == [0, 1, 2, 3, 4]
