@@ -81,27 +81,22 @@ class Faults:
     exactly: Sequence[Fault] = ()
 
     def __post_init__(self) -> None:
+        """Raise `OptionError` for what cannot be."""
         for name in ("delay_s", "within_s", "stall_s"):
-            low, high = getattr(self, name)
-            if not 0 <= low <= high:
-                raise OptionError(
-                    f"Faults({name}=...): expected (least, most) seconds, got {(low, high)}"
-                )
+            if not _is_range(getattr(self, name)):
+                raise _refused(name, "(least, most) seconds", getattr(self, name))
         for name in ("drop_reports", "duplicate_reports"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise OptionError(
-                    f"Faults({name}=...): expected a share of 0 to 1, got {getattr(self, name)}"
-                )
+            share = getattr(self, name)
+            if not _is_number(share) or not 0 <= share <= 1:
+                raise _refused(name, "a share of 0 to 1", share)
         for name in ("kill_workers", "cut_links", "stall_workers"):
             count = getattr(self, name)
-            if not isinstance(count, int) or count < 0:
-                raise OptionError(f"Faults({name}=...): expected a number of times, got {count!r}")
+            if type(count) is not int or count < 0:
+                raise _refused(name, "how often, 0 or more", count)
+        if not isinstance(self.exactly, (list, tuple)):
+            raise _refused("exactly", "a list of faults", self.exactly)
         for fault in self.exactly:
-            if not isinstance(fault, Fault):
-                raise OptionError(
-                    f"Faults(exactly=...): expected Kill, Stall, Cut, Drop and Duplicate, got "
-                    f"{fault!r:.200}"
-                )
+            _check(fault)
 
     def __str__(self) -> str:
         """Return it as it is written, without what is as usual."""
@@ -112,6 +107,36 @@ class Faults:
             if (value := getattr(self, field.name)) != getattr(usual, field.name)
         ]
         return f"Faults({', '.join(given)})"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and type(value) is not bool
+
+
+def _is_range(value: object) -> bool:
+    pair = isinstance(value, (tuple, list)) and len(value) == 2 and all(map(_is_number, value))
+    return pair and 0 <= value[0] <= value[1] < float("inf")  # type: ignore[index]  # it is a pair
+
+
+def _refused(name: str, expected: str, got: object) -> OptionError:
+    return OptionError(f"Faults({name}=...): expected {expected}, got {got!r}")
+
+
+def _check(fault: object) -> None:
+    """Raise `OptionError` for a fault by name that cannot be."""
+    if not isinstance(fault, Fault):
+        raise _refused("exactly", "Kill, Stall, Cut, Drop and Duplicate", fault)
+    for field in fields(fault):
+        value = getattr(fault, field.name)
+        if field.name in ("worker", "channel"):
+            fine, expected = isinstance(value, str), "a name"
+        elif field.name == "number":
+            fine, expected = type(value) is int and value > 0, "a whole number, 1 or more"
+        else:
+            fine = _is_number(value) and 0 <= value < float("inf")
+            expected = "seconds, 0 or more"
+        if not fine:
+            raise OptionError(f"{fault!r}: expected {expected} as {field.name}, got {value!r}")
 
 
 def draw(

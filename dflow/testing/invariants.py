@@ -141,6 +141,10 @@ class Invariants:
         """Return what ``who`` has broken in the step it has just made, or None."""
         return next(self._step(who, now_ns), None)
 
+    def died(self, worker: WorkerId) -> None:
+        """Note that the process of ``worker`` has ended."""
+        self._lives.died(worker)
+
     def due(self, now_ns: int) -> bool:
         """Whether it is time for `glance`."""
         return now_ns - self._glanced_ns > GLANCE_NS
@@ -162,8 +166,9 @@ class Invariants:
             self._meet(who)
         for channel in who.plane.inbound.channels.values():
             window = channel.window
-            seen = _Receiver(window.received, window.taken, window.done)
-            if seen != self._receivers.get(channel.number, _EMPTY):
+            now_is = (window.received, window.taken, window.done)
+            if now_is != self._receivers.get(channel.number, _EMPTY):  # a plain one costs less
+                seen = _Receiver(*now_is)
                 yield from self._receiver(channel, seen, now)
                 if who.phase not in _DROPPED:
                     yield from self._inbox(channel, seen, now)
@@ -175,9 +180,10 @@ class Invariants:
                 continue  # it has no counters of its own
             changed = False
             for number, own in zip(edge.channels, edge.windows, strict=True):
-                told = _Sender(own.sent, own.sent_bytes, own.taken, own.taken_bytes, own.done)
-                if told != self._senders.get(number, _UNSENT):
+                its_now = (own.sent, own.sent_bytes, own.taken, own.taken_bytes, own.done)
+                if its_now != self._senders.get(number, _UNSENT):
                     changed = True
+                    told = _Sender(*its_now)
                     yield from self._sender(number, own, told, now)
                     self._senders[number] = told
                     self._windows[number] = own

@@ -73,13 +73,12 @@ class Process:
 
 
 class Task:
-    """One simulated thread. ``error`` is what it raised, once it has ended."""
+    """One simulated thread. ``pending`` is raised where it is parked."""
 
     __slots__ = (
         "_fiber",
         "_run",
         "ended",
-        "error",
         "interruptible",
         "kernel",
         "name",
@@ -102,7 +101,6 @@ class Task:
         self.started = False
         self.sleeping = False
         self.interruptible = False  # a signal would end what it waits for
-        self.error: BaseException | None = None
         self.pending: BaseException | None = None  # raised where it is parked
         self.waiters: list[Task] = []
         self._run = run
@@ -146,8 +144,6 @@ class Task:
             self._run()
         except GreenletExit:
             pass
-        except BaseException as error:  # noqa: BLE001  # whoever asks for it deals with it
-            self.error = error
         finally:
             self.ended = True
             for waiter in self.waiters:

@@ -27,6 +27,10 @@ class Lives:
         self._levels = {worker: plan.worker_levels[worker.node] for worker in plan.workers}
         self._stopped_at: dict[WorkerId, int] = {}
 
+    def died(self, worker: WorkerId) -> None:
+        """Note that the process of ``worker`` has ended: nobody waits for it any more."""
+        self._phases[worker] = Phase.GONE
+
     def look(
         self, worker: WorkerId, phase: Phase, taken: Callable[[], int], *, aborted: bool = False
     ) -> Iterator[tuple[str, str]]:

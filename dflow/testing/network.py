@@ -119,7 +119,8 @@ class Connection:
             self.back.send(frame)
         if isinstance(fate, Duplicate):
             self.network.kernel.at(
-                self.network.kernel.now + 4 * self.network.late(), partial(self.back.send, frame)
+                self.network.kernel.now + 4 * self.network.late(fate),
+                partial(self.back.send, frame),
             )
 
     def cut(self) -> None:
@@ -302,7 +303,7 @@ class Network:
     """All connections of one simulation. ``names`` tells what a channel is called by its number."""
 
     def __init__(
-        self, kernel: Kernel, trace: Trace, faults: Faults, dice: Random, names: dict[int, str]
+        self, kernel: Kernel, trace: Trace, faults: Faults, seed: int, names: dict[int, str]
     ) -> None:
         self.kernel = kernel
         self.ends: dict[str, Any] = {}
@@ -313,7 +314,8 @@ class Network:
         self.faults: list[Fault] = []  # that came true
         self._trace = trace
         self._faults = faults
-        self._dice = dice
+        self._seed = seed
+        self._dice = Random(f"{seed} reports")
         self._names = names
         self._strangers = 0
         self._exactly = {(each.channel, each.number): each for each in faults.exactly
@@ -335,9 +337,12 @@ class Network:
         """Return how long the next frame takes, in ns."""
         return self.kernel.between(self._least_ns, self._most_ns)
 
-    def late(self) -> int:
-        """The same for a report that comes once more."""
-        return int(self._dice.uniform(self._least_ns, self._most_ns))
+    def late(self, fault: Duplicate) -> int:
+        """The same for a report that comes once more: of each fault alike, drawn or given back."""
+        return int(self._dice_of(fault).uniform(self._least_ns, self._most_ns))
+
+    def _dice_of(self, what: object) -> Random:
+        return Random(f"{self._seed} {what}")
 
     def connect(self, origin: OutLink, endpoint: str) -> Connection:
         """Return a new connection of a channel."""
@@ -383,11 +388,16 @@ class Network:
 
     def killed(self, process: Process) -> None:
         """A process has died: of what it sent, some may not have left it."""
+        dice = self._dice_of(f"{process.name} killed")
         for each in self.connections:
-            if each.origin.process is process and self._dice.random() < 0.5:
+            if each.origin.process is process and dice.random() < 0.5:
                 each.there.lose()
-            if each.into.process is process and self._dice.random() < 0.5:
+            if each.into.process is process and dice.random() < 0.5:
                 each.back.lose()
+        for source in self.sources:
+            mine = isinstance(source, ControlLink) and source.process is process
+            if mine and dice.random() < 0.5:
+                source.lose()  # type: ignore[attr-defined]  # it is a ControlLink
 
 
 def edge_of(channel: str) -> str:

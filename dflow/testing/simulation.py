@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dflow.errors import DflowError, OptionError, RunError
@@ -44,8 +45,8 @@ class Simulation:
     ``seed`` gives the same run again; ``report`` is the run's, as `Graph.run` returns it;
     ``trace`` has an event a line; ``now_s`` is how long it took in virtual time, ``steps`` how many
     steps it had; ``logs`` are the log lines: (worker, level, text); ``faults`` what was asked for
-    and ``drawn`` what came true of it, to be given back as ``Faults(exactly=...)``. ``refused`` are
-    the messages from outside that were not taken: (input, value, error).
+    and ``drawn`` what came true of it; `exact_faults` are the same by name and moment. ``refused``
+    are the messages from outside that were not taken: (input, value, error).
     """
 
     def __init__(self, world: World) -> None:
@@ -75,6 +76,14 @@ class Simulation:
     def outcome(self) -> str:
         """How the run ended, as its report says; ``"broken off"`` if there is none."""
         return self._report.outcome if self._report is not None else "broken off"
+
+    @property
+    def exact_faults(self) -> Faults:
+        """The faults that came true, by name and moment: with the same seed, the same run."""
+        return replace(
+            self.faults, drop_reports=0.0, duplicate_reports=0.0, kill_workers=0, cut_links=0,
+            stall_workers=0, exactly=self.drawn,
+        )  # fmt: skip
 
     @property
     def replay(self) -> str:
@@ -135,6 +144,8 @@ def simulate(
     from dflow.testing.world import World
 
     _check_arguments(graph, faults, send, limit_s)
+    if seed is not None and type(seed) is not int:
+        raise OptionError(f"simulate(seed=...): expected a whole number or None, got {seed!r}")
     options = RunOptions().updated(run_options)
     world = World(
         graph,

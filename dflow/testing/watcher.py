@@ -9,6 +9,7 @@ from dflow.graph.plan import WorkerId
 from dflow.message import EXTERNAL
 from dflow.testing.invariants import STARVING_NS, Broken, Invariants, Seen
 from dflow.testing.standstill import Standstill
+from dflow.worker.state import Phase as Working
 
 if TYPE_CHECKING:
     from dflow.testing.world import Worker, World
@@ -52,7 +53,14 @@ class Watcher:
             seen = self._seen[me] = Seen(me, worker.replica.plane)
         seen.phase = worker.replica.loop.state.phase
         seen.aborted = world.state.phase in _CUT_SHORT
+        if seen.phase is not Working.RUNNING:
+            self._bury()
         world.broken = self._invariants.look(seen, kernel.now)
+
+    def _bury(self) -> None:
+        for worker in self._world.workers.values():
+            if not worker.process.alive:
+                self._invariants.died(worker.me)
 
     def _glance(self) -> None:
         world = self._world

@@ -72,8 +72,7 @@ class World:
         self.kernel = Kernel(self.seed)
         self.trace = Trace()
         self.channels = channel_names(self.plan)
-        self._dice = Random(f"{self.seed} faults")
-        self.network = Network(self.kernel, self.trace, self.faults, self._dice, self.channels)
+        self.network = Network(self.kernel, self.trace, self.faults, self.seed, self.channels)
         self._endpoints = count(1)
         self._pids = count(FIRST_PID)
         self._processes: list[Process] = []
@@ -299,7 +298,8 @@ class World:
     def _expect_faults(self) -> None:
         names = {str(me): me for me in self.plan.workers}
         known = {*self.channels.values(), *map(edge_of, self.channels.values())}
-        for fault in draw(self.faults, self._dice, list(names), list(self.channels.values())):
+        dice = Random(f"{self.seed} faults")
+        for fault in draw(self.faults, dice, list(names), list(self.channels.values())):
             if isinstance(fault, (Kill, Stall)) and fault.worker not in names:
                 raise GraphError(
                     f"{fault!r}: expected one of the workers {', '.join(names)}; of fused nodes "

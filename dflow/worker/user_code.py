@@ -35,6 +35,7 @@ class UserCode:
 
     __slots__ = (
         "_ctx",
+        "_hooks",
         "_log",
         "_node",
         "_now",
@@ -60,6 +61,7 @@ class UserCode:
         self._outputs = outputs
         self._stop = node.node_options.on_error == "stop"
         self._log = ErrorLog()
+        self._hooks: dict[str, Callable[[], Any] | None] = {}
         self._now = plane.clock.monotonic_ns
         self.raised: HookRaised | None = None
         self.emitter: object = None
@@ -86,7 +88,11 @@ class UserCode:
 
     def hook(self, name: str, consume: Callable[[Any], None]) -> HookRaised | None:
         """Call a lifecycle hook and ``consume`` its result; return what must end the run."""
-        hook = self._node.hook(name, self._ctx)
+        if (
+            name not in self._hooks
+        ):  # to ask for its signature at each tick costs more than the tick
+            self._hooks[name] = self._node.hook(name, self._ctx)
+        hook = self._hooks[name]
         if hook is None:
             return None
         self.began_ns = began = self._now()

@@ -18,7 +18,6 @@ from dflow.report import RunReport
 from dflow.testing import (
     Cut,
     Drop,
-    Duplicate,
     Faults,
     Kill,
     SimulationFailed,
@@ -26,6 +25,7 @@ from dflow.testing import (
     simulate,
     spend,
 )  # fmt: skip
+from dflow.testing.network import ControlLink
 from dflow.worker.plane import DataPlane
 
 
@@ -233,13 +233,33 @@ def test_a_worker_without_a_processor_only_delays_the_run() -> None:
     assert simulation.now_s > 2
 
 
-def test_what_came_true_can_be_given_back() -> None:
+@pytest.mark.parametrize(
+    "faults",
+    [
+        Faults(drop_reports=0.2, duplicate_reports=0.2, stall_workers=2),
+        Faults(delay_s=(0, 0.004), drop_reports=0.2, duplicate_reports=0.2),
+        Faults(kill_workers=1),
+        Faults(cut_links=1, duplicate_reports=0.3),
+    ],
+    ids=["reports and stalls", "delays", "a death", "a cut"],
+)
+def test_what_came_true_can_be_given_back(faults: Faults) -> None:
     graph = Graph("g", numbers(50) >> edge(capacity=4) >> slow() >> show())
-    faults = Faults(drop_reports=0.2, duplicate_reports=0.2, stall_workers=2)
-    drawn = simulate(graph, seed=3, faults=faults).drawn
-    assert {type(fault) for fault in drawn} >= {Drop, Duplicate}
-    again = simulate(graph, seed=3, faults=Faults(exactly=drawn))
-    assert set(map(repr, again.drawn)) == set(map(repr, drawn))
+    first = simulate(graph, seed=3, faults=faults, raise_errors=False)
+    assert first.drawn
+    again = simulate(graph, seed=3, faults=first.exact_faults, raise_errors=False)
+    assert str(again.trace) == str(first.trace)
+
+
+def test_what_a_killed_worker_had_to_say_may_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[str] = []
+    monkeypatch.setattr(ControlLink, "lose", lambda link: lost.append(link.process.name))
+    graph = Graph("g", numbers(50) >> edge(capacity=4) >> slow() >> show())
+    kill = Faults(exactly=[Kill("slow[0]", at_s=0.006)])
+    for seed in range(8):
+        assert simulate(graph, seed=seed, faults=kill, raise_errors=False).report.balances
+    assert 0 < len(lost) < 8
+    assert set(lost) == {"slow[0]"}
 
 
 @pytest.mark.parametrize(
@@ -247,6 +267,15 @@ def test_what_came_true_can_be_given_back() -> None:
     [
         ({"drop_reports": 2}, "share of 0 to 1"),
         ({"delay_s": (2, 1)}, "least, most"),
+        ({"delay_s": 5}, "least, most"),
+        ({"within_s": (0, float("nan"))}, "least, most"),
+        ({"drop_reports": "1"}, "share of 0 to 1"),
+        ({"kill_workers": -1}, "how often, 0 or more"),
+        ({"cut_links": 0.5}, "how often, 0 or more"),
+        ({"exactly": [1]}, "expected Kill, Stall"),
+        ({"exactly": 1}, "a list of faults"),
+        ({"exactly": [Kill("show[0]", -1)]}, "expected seconds, 0 or more as at_s, got -1"),
+        ({"exactly": [Drop("numbers.out->square.in", 0)]}, "1 or more as number, got 0"),
         ({"exactly": [Kill("nobody[0]", 1)]}, r"expected one of the workers numbers\[0\]"),
         ({"exactly": [Cut("a.out->b.in", 1)]}, r"expected one of the channels numbers\[0\]"),
     ],
@@ -254,6 +283,12 @@ def test_what_came_true_can_be_given_back() -> None:
 def test_a_fault_that_cannot_be_is_refused(faults: dict[str, Any], message: str) -> None:
     with pytest.raises((OptionError, GraphError), match=message):
         simulate(squares(), faults=Faults(**faults))
+
+
+@pytest.mark.parametrize("given", [{"seed": "a"}, {"seed": 1.5}])
+def test_what_no_simulation_can_have_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=f"simulate\\({next(iter(given))}="):
+        simulate(squares(), **given)
 
 
 def test_a_participant_that_crashes_is_dflows_failure(monkeypatch: pytest.MonkeyPatch) -> None:

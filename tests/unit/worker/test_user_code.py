@@ -68,3 +68,15 @@ def test_user_code_itself_is_interrupted() -> None:
     assert lock.release.call_count == lock.acquire.call_count == 1
     with pytest.raises(Interrupted):
         signal.raise_signal(INTERRUPT_SIGNAL)
+
+
+def test_a_hook_is_looked_up_once_however_often_it_is_called() -> None:
+    """To ask for its signature costs more than a tick."""
+    node, called = Mock(), Mock()
+    node.hook.return_value = called
+    code = UserCode(node, Mock(), Mock(), Mock(), Mock())
+    code._now = lambda: 0
+    for _ in range(3):
+        assert code.hook("on_tick", lambda results: None) is None
+    assert called.call_count == 3
+    assert node.hook.call_count == 1
