@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from soak.history import LAUNCHER, Part, history
 from soak.judging import FAILED, PASSED, UNDECIDED, Finding, judge, overall
 from soak.page import write_report
-from soak.part import PROFILES, SAMPLES, run_part, sweep
+from soak.part import BUNDLES, PROFILES, SAMPLES, run_part, sweep
 from soak.samples import read
 from soak.state import FILE, State, is_alive, load, save
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parts = history(read(folder / SAMPLES), asked.warm_up_s)
     findings = judge(parts)
     written = write_report(folder, parts, findings)
-    _print(parts, findings, written)
+    _print(parts, findings, written, sorted((folder / BUNDLES).glob("*/")))
     return _exit_code(findings, stopped=how == "stopped", strict=asked.strict)
 
 
@@ -178,8 +178,13 @@ def _clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{left:02}"
 
 
-def _print(parts: Sequence[Part], findings: Sequence[Finding], written: Sequence[Path]) -> None:
-    """Print the findings that matter, and where all of them are."""
+def _print(
+    parts: Sequence[Part],
+    findings: Sequence[Finding],
+    written: Sequence[Path],
+    bundles: Sequence[Path],
+) -> None:
+    """Print the findings that matter, where all of them are, and what failed runs have left."""
     shown = [f for f in findings if f.verdict != PASSED or f.name.endswith("of all")]
     shown += [f for f in findings if f not in shown and f.group != "memory"]
     marks = {PASSED: "ok", FAILED: "FAILED", UNDECIDED: "open"}
@@ -187,6 +192,8 @@ def _print(parts: Sequence[Part], findings: Sequence[Finding], written: Sequence
         print(f"{marks[finding.verdict]:<7}{finding.name}: {finding.text}")
     verdict = overall(findings)
     print(f"report: {', '.join(map(str, written))}")
+    for bundle in bundles:
+        print(f"failure bundle; read it with: dflow doctor {bundle}")
     reasons = [f.name for f in findings if f.verdict == verdict]
     print(f"soak: {verdict}" + ("" if verdict == PASSED else f": {', '.join(reasons)}"))
     sys.stdout.flush()

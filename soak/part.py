@@ -32,10 +32,11 @@ from soak.looking import MARK, leftovers, marked
 from soak.samples import SampleFile
 from soak.state import State, save
 
-__all__ = ["LOG", "PROFILES", "SAMPLES", "run_part", "sweep"]
+__all__ = ["BUNDLES", "LOG", "PROFILES", "SAMPLES", "run_part", "sweep"]
 
 PROFILES = ("mixed", "frames", "control", "churn")
 SAMPLES = "samples.jsonl"
+BUNDLES = "bundles"
 LOG = "log.jsonl"
 SETTLE_S = 5.0
 
@@ -65,7 +66,7 @@ def run_part(folder: Path, state: State, left_s: float, show: Callable[[Any], No
     with _surroundings(folder / LOG, temp, mark), SampleFile(folder / SAMPLES) as file:
         conduct = Conduct(
             file, part=state.part, seed=state.seed, load=state.load, temp=temp, left_s=left_s,
-            sample_s=state.sample_s, show=show, bundles=folder / "bundles",
+            sample_s=state.sample_s, show=show, bundles=folder / BUNDLES,
         )  # fmt: skip
         conduct.write("part", **_about(state))
         with _stopping(conduct):

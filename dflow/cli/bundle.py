@@ -6,7 +6,7 @@ import os
 
 import click
 
-from dflow.cli.cluster import token_option
+from dflow.cli.cluster import join_option, token_option
 from dflow.cli.output import json_option, say, show_json, wants_json
 from dflow.cli.status import observing
 
@@ -24,12 +24,7 @@ __all__ = ["bundle"]
     metavar="DIR",
     help="Where the bundle's own directory is made.",
 )
-@click.option(
-    "--join",
-    "url",
-    metavar="tcp://HOST:PORT",
-    help="Ask a coordinator that was started by hand, with its token.",
-)
+@join_option
 @token_option
 @json_option
 def bundle(run_id: str | None, directory: str, url: str | None, token: str | None) -> None:

@@ -23,7 +23,15 @@ from dflow.cli.output import json_option, say, show_json, wants_json
 from dflow.cli.run import finish, progress_display, status_observer, write_report
 from dflow.options import RunOptions
 
-__all__ = ["TOKEN", "checked_token", "checked_url", "coordinator", "token_option", "worker"]
+__all__ = [
+    "TOKEN",
+    "checked_token",
+    "checked_url",
+    "coordinator",
+    "join_option",
+    "token_option",
+    "worker",
+]
 
 TOKEN = "DFLOW_TOKEN"
 _MIN_TOKEN = 8
@@ -35,6 +43,13 @@ token_option = click.option(
     show_envvar=True,
     metavar="TEXT",
     help="Shared secret; better in the environment, for others can read a command line.",
+)
+
+join_option = click.option(
+    "--join",
+    "url",
+    metavar="tcp://HOST:PORT",
+    help="Ask a coordinator that was started by hand, with its token.",
 )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dflow.cli.cluster import TOKEN, checked_token, checked_url, token_option
+from dflow.cli.cluster import TOKEN, checked_token, checked_url, join_option, token_option
 from dflow.cli.output import json_option, say, show_json, wants_json
 from dflow.cli.screen import reasons, screen
 from dflow.errors import OptionError, RunError, did_you_mean
@@ -43,12 +43,7 @@ _PIPE_WIDTH = 1000
 @click.option("--all", "whole", is_flag=True, help="Show every node and edge of a large run.")
 @click.option("--why", is_flag=True, help="Say who waits for whom, and what keeps them waiting.")
 @click.option("--watch", is_flag=True, help="Show it every second until the run ends, or Ctrl-C.")
-@click.option(
-    "--join",
-    "url",
-    metavar="tcp://HOST:PORT",
-    help="Ask a coordinator that was started by hand, with its token.",
-)
+@join_option
 @token_option
 @json_option
 def status(

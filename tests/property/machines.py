@@ -21,6 +21,7 @@ IMPURE = ("dflow.broker.loop", "dflow.broker.main", "dflow.broker.signals")
 PROVED: dict[str, str] = {
     "dflow.broker.cancelling.Cancelling": "test_broker_cancelling",
     "dflow.broker.complaints.Complaints": "test_broker_parts",
+    "dflow.broker.gathering.Gathering": "test_broker_gathering",
     "dflow.broker.observers.Observers": "test_broker_parts",
     "dflow.broker.participants.Participants": "test_broker_parts",
     "dflow.broker.pausing.Pausing": "test_broker_parts",
@@ -105,7 +106,6 @@ The others are counters and collections: their states are numbers, and a model s
 
 NOT: dict[str, str] = {
     "dflow.broker.cancelling._Search": "what Cancelling remembers of one search",
-    "dflow.broker.gathering.Gathering": "tests/unit/broker/test_gathering.py drives whole runs",
     "dflow.broker.participants.Participant": "its only change is `move`: see PAIRS",
     "dflow.broker.turns._Worker": "what TurnScheduler remembers of one worker",
     "dflow.flow.queue.Queue": "a part of QueueEdge, which test_flow_queue_edge models with it",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
-from soak.command import Screen, _exit_code
+import pytest
+
+from soak.command import Screen, _exit_code, _print
 from soak.judging import FAILED, PASSED, UNDECIDED, Finding
 
 
@@ -66,3 +69,9 @@ def test_exit_code_says_what_came_of_it() -> None:
     assert code(UNDECIDED, strict=True) == 3
     assert code(FAILED) == code(FAILED, stopped=True) == 1
     assert code(PASSED, stopped=True) == code(UNDECIDED, stopped=True, strict=True) == 130
+
+
+def test_what_runs_that_failed_have_left_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    findings = [Finding("run", "the run", FAILED, "it failed")]
+    _print([], findings, [Path("d/report.html")], [Path("d/bundles/dflow-soak-1")])
+    assert "read it with: dflow doctor d/bundles/dflow-soak-1\n" in capsys.readouterr().out
