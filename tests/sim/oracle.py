@@ -350,8 +350,10 @@ def _reordered_by_key(case: Case, node: NodeSpec) -> bool:
     """Whether an order that a node keeps is one in which keys passed each other."""
     if not node.ordered or node.replicas == 1:
         return False
-    above = [e.sender for e in case.edges if (e.receiver, e.input) == (node.name, "into")]
-    return node.limit > 0 or any(_reordered_by_key(case, case.node(name)) for name in above)
+    into = [edge for edge in case.edges if (edge.receiver, edge.input) == (node.name, "into")]
+    if node.limit > 0 or any(edge.keys and not edge.lossless for edge in into):
+        return True  # a queue for each replica, numbered when it is sent
+    return any(_reordered_by_key(case, case.node(edge.sender)) for edge in into)
 
 
 def _of_one_replica(edge: EdgeSpec, entries: Sequence[Entry]) -> Iterator[str]:
