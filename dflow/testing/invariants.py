@@ -35,7 +35,7 @@ from dflow.testing.lives import Lives
 from dflow.worker.plane import DataPlane
 from dflow.worker.state import Phase
 
-__all__ = ["Broken", "Invariants", "Seen", "channel_name"]
+__all__ = ["COMPLETE", "Broken", "Invariants", "Seen", "channel_name"]
 
 PATIENCE_NS = 5_000_000_000
 """How long something may lie still before it is asked who could take it."""
@@ -46,7 +46,7 @@ STARVING_NS = 30_000_000_000
 GLANCE_NS = 1_000_000_000
 """How often that is asked."""
 
-_COMPLETE = ("finished", "drained")
+COMPLETE = ("finished", "drained")
 _DROPPED = (Phase.STOPPING, Phase.STOPPED, Phase.GONE)
 """Phases in which what lay in an inbox may have been given up."""
 
@@ -332,7 +332,7 @@ class Invariants:
         """Return what is broken at the end of the run."""
         found = [Broken("books", "report", "books that balance", text, now_ns)
                  for text in report.imbalances]  # fmt: skip
-        if report.outcome in _COMPLETE:
+        if report.outcome in COMPLETE:
             found += [broken for who in everybody for broken in self._delivered(who, now_ns)]
         return found
 

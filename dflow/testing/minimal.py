@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from dflow.clock import CLOCK
+from dflow.wire import control as c
 from dflow.wire import frames as f
 
 if TYPE_CHECKING:
@@ -70,15 +71,33 @@ def relevant(
     """Yield the last lines that are about what broke; of what failed otherwise, all the last ones.
 
     That is what concerns its channels, the control messages of the participants it names, and
-    every phase, fault, exit and error. ``channels`` tells the names of channels.
+    every phase, fault, exit and error, but no statistics. Where no channel is to blame, the last
+    frame of each and the last report are among it. ``channels`` tells the names of channels.
     """
-    chosen = [event for event in trace.events if broken is None or _about(event, broken)]
-    if len(chosen) > most:
-        yield f"({len(chosen) - most} earlier lines are left out)"
-    yield from map(str, chosen[-most:])
+    everything = broken is None or not broken.channels
+    chosen = [
+        (at, event)
+        for at, event in enumerate(trace.events)
+        if not _is_routine(event) and (everything or (broken and _about(event, broken)))
+    ]
+    shown = dict(chosen[-most:])
+    if everything:
+        frames = [(at, event) for at, event in chosen if event.what in ("data", "report")]
+        last = {(f.parse(event.detail).channel, event.what): (at, event) for at, event in frames}
+        shown |= dict(list(last.values())[-most:])
+    if len(chosen) > len(shown):
+        yield f"({len(chosen) - len(shown)} earlier lines are left out)"
+    yield from (str(shown[at]) for at in sorted(shown))
     if broken is not None and broken.channels:
         named = ", ".join(f"channel {number} is {channels[number]}" for number in broken.channels)
         yield f"({named})"
+
+
+def _is_routine(event: Event) -> bool:
+    """Whether it is what everybody says all the time."""
+    if event.what == "log":
+        return True
+    return event.what == "control" and type(c.decode(event.detail)) in (c.Stats, c.Ping)
 
 
 def _about(event: Event, broken: Broken) -> bool:

@@ -70,6 +70,14 @@ class Taps:
 
         return replace(handler, call=seen)
 
+    def emitted(self, node: str, output: str) -> int:
+        """Return how many values all replicas of a node emitted on an output."""
+        return len(self._emitted[node, output])
+
+    def given(self, sink: str) -> int:
+        """Return how many values all replicas of a sink were given."""
+        return len(self._given[sink])
+
     def results(self, target: Any) -> list[Any]:
         """Return what an output emitted, or what a sink was given."""
         node = self._graph.find(target)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from dflow.broker.lifecycle import Phase
 from dflow.graph.plan import WorkerId
 from dflow.message import EXTERNAL
-from dflow.testing.invariants import STARVING_NS, Broken, Invariants, Seen
+from dflow.testing.invariants import COMPLETE, STARVING_NS, Broken, Invariants, Seen
 from dflow.testing.standstill import Standstill
 from dflow.worker.state import Phase as Working
 
 if TYPE_CHECKING:
+    from dflow.report import RunReport
     from dflow.testing.world import Worker, World
 
 __all__ = ["Watcher"]
@@ -99,5 +102,36 @@ class Watcher:
         world = self._world
         if world.broken is None and world.report is not None:
             found = self._invariants.conclude(world.report, self._seen.values(), world.kernel.now)
-            world.broken = found[0] if found else None
+            world.broken = found[0] if found else next(self._uncounted(world.report), None)
         return world.broken
+
+    def _uncounted(self, report: RunReport) -> Iterator[Broken]:
+        """Yield where the edges counted something else than came from and to user code."""
+        world = self._world
+        taps = world.taps
+        if taps is None or report.outcome not in COMPLETE:
+            return
+        offered: Counter[int] = Counter()
+        for worker in world.workers.values():
+            if worker.replica is not None:
+                for edge in worker.replica.plane.outbound.edges:
+                    offered[edge.index] += edge.emitted
+        for planned in world.plan.edges:
+            emitted = taps.emitted(planned.sender, planned.output)
+            if (
+                planned.policy == "block"
+                and planned.ttl_s is None
+                and offered[planned.index] != emitted
+            ):
+                got = f"{offered[planned.index]} on the edge"
+                expected = f"all {emitted} messages that were emitted"
+                yield Broken("loss", f"edge {planned.id}", expected, got, world.kernel.now)
+        delivered: Counter[str] = Counter()
+        for row in report.edges:
+            delivered[row.id.partition("->")[2].rpartition(".")[0]] += row.delivered
+        for node in report.nodes:
+            given, owed = taps.given(node.name), delivered[node.name]
+            sound = not world.graph.nodes[node.name].outputs and not node.errors
+            if sound and given != owed:
+                expected = f"all {owed} delivered messages to be handled"
+                yield Broken("loss", node.name, expected, f"{given}", world.kernel.now)

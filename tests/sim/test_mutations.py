@@ -10,6 +10,7 @@ import pytest
 from dflow import Graph, edge, node, sink, source
 from dflow.broker import orders
 from dflow.broker.lifecycle import Move, Phase, Step
+from dflow.flow.batch import Lane
 from dflow.flow.credit import ReceiveWindow, SendWindow
 from dflow.flow.in_edge import InChannel
 from dflow.testing import SimulationFailed, simulate
@@ -113,6 +114,25 @@ def test_a_message_that_nobody_takes_is_a_deadlock(monkeypatch: pytest.MonkeyPat
     for question in ("waiting", "pop"):
         monkeypatch.setattr(f"dflow.flow.ready.ReadyQueue.{question}", lambda self, **only: None)
     assert "to take a message" in broken("deadlock")
+
+
+@pytest.mark.parametrize("times", [0, 2])
+def test_a_message_that_an_edge_forgets_or_doubles_before_it_counts_it_is_found(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push = Lane.push
+    pushed = 0
+
+    def wrong(self: Lane, payload: bytes, key: bytes = b"") -> bool:
+        nonlocal pushed
+        pushed += 1
+        wanted = False
+        for _ in range(times if pushed == 7 else 1):
+            wanted = push(self, payload, key)
+        return wanted
+
+    monkeypatch.setattr(Lane, "push", wrong)
+    assert "messages that were emitted, got" in broken("loss")
 
 
 def test_a_window_that_is_not_kept_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dflow.testing.minimal import fewer, simplest
+from dflow.testing.minimal import fewer, relevant, simplest
+from dflow.testing.trace import Trace
+from dflow.wire import control as c
+from dflow.wire import frames as f
 
 
 def test_only_what_a_failure_needs_is_left() -> None:
@@ -47,3 +50,19 @@ def test_fewer_begins_with_the_boldest() -> None:
         (), ("c", "d"), ("a", "b"), ("b", "c", "d"), ("a", "c", "d"), ("a", "b", "d"),
         ("a", "b", "c"),
     ]  # fmt: skip
+
+
+def test_statistics_do_not_hide_the_last_frame_of_each_channel() -> None:
+    """Where no channel is to blame, it is seen where each of them stands."""
+    trace = Trace()
+    for number in (0, 1, 0):
+        trace.note(1, "b[0]", "data", f.pack_batch(number, 1, 0, [b"x"], 0))
+    trace.note(2, "run", "phase", "running")
+    for _ in range(50):
+        trace.note(3, "b[0]", "control", c.encode(c.Ping()))
+    for _ in range(9):
+        trace.note(4, "b[0]", "control", c.encode(c.Run()))
+    lines = list(relevant(trace, None, {}, most=5))
+    assert [line.split()[-1] for line in lines[1:]] == ["0+1", "0+1", *["Run"] * 5]
+    assert "6 earlier lines are left out" in lines[0]
+    assert not any("Ping" in line for line in lines)
