@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from dflow.errors import ProtocolError
 from dflow.wire.buffers import LARGE_BYTES
-from dflow.wire.notes import NO_NOTES, Notes, pack_notes, parse_notes
+from dflow.wire.notes import MAX_NUMBER, NO_NOTES, Notes, pack_notes, parse_notes
 
-NUMBERS = st.integers(0, 2**64 - 1)
-PLACES = st.tuples(*[NUMBERS] * 8, st.integers(LARGE_BYTES, 2**64 - 1))
+NUMBERS = st.integers(0, MAX_NUMBER)
+PLACES = st.tuples(*[st.integers(0, 2**64 - 1)] * 8, st.integers(LARGE_BYTES, 2**64 - 1))
 
 
 def flat(places: list[tuple[int, ...]]) -> list[int]:
