@@ -83,13 +83,13 @@ class _Draw:
 
     def source(self, name: str) -> NodeSpec:
         """Return a source."""
-        many = self.chance(0.1)
+        many = self.chance(0.05)
         return self.seasoned(
             NodeSpec(
                 name,
                 "source",
                 self.one_of("yield", "yield", "emit", "async"),
-                count=self.random.randrange(150, 600) if many else self.random.randrange(60),
+                count=self.random.randrange(150, 400) if many else self.random.randrange(60),
                 replicas=self.one_of(1, 1, 1, 1, 2),
                 watched=self.chance(0.1),
             )
@@ -141,7 +141,7 @@ class _Draw:
         if self.chance(0.03):
             changes["raises"] = self.one_of("on_start", "on_end", "on_stop")
         if self.chance(0.15):
-            changes["tick_us"] = self.one_of(500, 3000, 20_000)
+            changes["tick_us"] = self.one_of(1000, 5000, 20_000)
         if spec.kind != "sink":
             changes["second"] = self.chance(0.2)
             if self.chance(0.1):
