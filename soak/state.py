@@ -88,6 +88,6 @@ def is_alive(state: State) -> bool:
     if not state.pid:
         return False
     try:
-        return abs(psutil.Process(state.pid).create_time() - state.born_s) < 1
+        return bool(abs(psutil.Process(state.pid).create_time() - state.born_s) < 1)
     except psutil.Error:
         return False

@@ -104,7 +104,9 @@ class Crew:
         return any(work.drivable() for work in self._works)
 
     def _allowed(self, channel: InChannel) -> bool:
-        return self._of[channel.number].takes(channel)
+        """Whether a message may be handled: one from outside may come when its node has ended."""
+        work = self._of[channel.number]
+        return work in self._running and work.takes(channel)
 
     def at_end(self) -> bool:
         """Whether every node has ended, and all it emitted has left."""

@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass, replace
 from functools import partial
 from typing import Any
 
+from dflow.errors import GraphError
 from dflow.testing import Cut, Drop, Duplicate, Kill, Stall
 from dflow.testing.minimal import relevant, simplest
 from tests.sim.draw import draw
@@ -86,7 +87,10 @@ def _smallest(trial: Trial, budget_s: float) -> Trial:
     def fails(case: Case) -> bool:
         nonlocal latest
         for step in range(TRIES):
-            tried = try_case(replace(case, seed=trial.case.seed + step))
+            try:
+                tried = try_case(replace(case, seed=trial.case.seed + step))
+            except GraphError:  # a named fault has lost its worker
+                return False
             if tried.kind == trial.kind:
                 latest = tried
                 return True

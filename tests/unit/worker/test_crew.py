@@ -202,3 +202,18 @@ def test_a_worker_knows_whom_a_message_from_outside_is_for(bench: MakeBench) -> 
     assert sorted(STORY)[-2:] == ["b end", "b told 2"]
     assert "a told 1" in STORY
     assert WorkerId("numbers") == one.plane.plan.host(WorkerId("b"))
+
+
+def test_a_message_from_outside_that_comes_after_its_node_has_ended_is_left(
+    bench: MakeBench,
+) -> None:
+    graph = line(0)
+    graph.connect(numbers().options(name="others"), show().options(name="rest"))
+    one = bench(graph)
+    one.step(10)
+    assert "a end" in STORY
+    one.receive("a", "values", 7)
+    one.step(10)
+    assert one.counters("a").handled == 0
+    channel = one.plane.inbound.channels[one.plane.plan.external_channel("a", "values", 0)]
+    assert (channel.window.received, channel.window.taken) == (1, 0)
