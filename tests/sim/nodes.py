@@ -84,8 +84,9 @@ KEYS = {2: by_2, 3: by_3, 7: by_7}
 
 
 def merge(waiting: Wire, new: Wire) -> Wire:
-    """Coalesce two messages: the ids of both."""
-    return (*waiting[0], *new[0]), *new[1:]
+    """Coalesce two messages: the ids of both, at the place in an order of the one that waited."""
+    _, replica, number, _, pad = new
+    return (*waiting[0], *new[0]), replica, number, waiting[3], pad
 
 
 class Raised(Exception):

@@ -315,9 +315,8 @@ def _in_sequence(
     last: dict[object, int] = {}
     for entry in entries:
         lane: tuple[object, ...] = (entry.replica,)
-        if edge.policy == "coalesce" and edge.keys:  # merged where the first of its key waits
-            lane = (entry.message.key % edge.keys,)
-        elif receiver.limit and edge.keys:  # one at once goes from replica to replica
+        if edge.keys and (receiver.limit or edge.policy == "coalesce"):
+            # with a limit one at once goes from replica to replica; merged is where a key waits
             lane = (entry.message.key % edge.keys, receiver.limit > 1 and entry.replica)
         lane = (entry.message.replica, *lane)
         number = entry.message.number

@@ -1,13 +1,13 @@
 """Random graphs: what `python -m tests.sim` does, as many as a CI run has time for.
 
-``DFLOW_SIMULATIONS`` says how many (2,000), ``DFLOW_SIMULATION_SEED`` from which seed on (drawn,
-and printed with every failure), ``DFLOW_SIMULATION_JOBS`` in how many processes (a core each).
+``DFLOW_SIMULATIONS`` says how many (2,000), ``DFLOW_SIMULATION_JOBS`` in how many processes (a core
+each), ``DFLOW_SIMULATION_SEED`` from which seed on. They are the same ones each time: a change
+is judged by what it changes. The night draws others.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections import Counter
 
@@ -17,7 +17,7 @@ from tests.sim.campaign import explain, judge_all
 from tests.sim.draw import draw
 
 COUNT = int(os.environ.get("DFLOW_SIMULATIONS", "2000"))
-SEED = int(os.environ.get("DFLOW_SIMULATION_SEED", secrets.randbelow(2**31)))
+SEED = int(os.environ.get("DFLOW_SIMULATION_SEED", "1"))
 JOBS = int(os.environ.get("DFLOW_SIMULATION_JOBS", os.cpu_count() or 1))
 
 
