@@ -29,7 +29,6 @@ TRACED = frozenset(
         "test_cancel_emitted.py",
         "test_cli.py",
         "test_cli_status.py",
-        "test_fuse.py",
         "test_launch.py",
         "test_launch_ends.py",
         "test_run_errors.py",
