@@ -70,6 +70,11 @@ def plan(
     ]
 
 
+def at_once(group: Sequence[Shard]) -> int:
+    """Return how many shards to run at once beyond one a job: processes often wait for others."""
+    return int(bool(group) and group[0].stage == "integration")
+
+
 def tell(done: Done) -> None:
     """Print what a shard said."""
     print(f"\n=== {done.shard.name}: {done.verdict}, {done.seconds:.0f} s")
@@ -94,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
         groups_of = plan(asked, pytests, reports)
-        done = [ended for group in groups_of for ended in pool.run(group, tell)]
+        done = [ended for group in groups_of for ended in pool.run(group, tell, at_once(group))]
         if reports is not None:
             shards.save(shards.record([str(path) for path in reports.glob("*.xml")]))
     return conclude(done, time.monotonic() - began)

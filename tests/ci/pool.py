@@ -56,10 +56,15 @@ class Pool:
         self._lock = Lock()
         self._stopped = False
 
-    def run(self, shards: Sequence[Shard], tell: Callable[[Done], None]) -> list[Done]:
-        """Run ``shards``; ``tell`` is called for each, in order, as soon as it may be."""
+    def run(
+        self, shards: Sequence[Shard], tell: Callable[[Done], None], more: int = 0
+    ) -> list[Done]:
+        """Run ``shards``; ``tell`` is called for each, in order, as soon as it may be.
+
+        ``more``: how many beyond ``jobs`` may run at once.
+        """
         done = []
-        with ThreadPoolExecutor(max(1, self._jobs)) as threads:
+        with ThreadPoolExecutor(max(1, self._jobs + more)) as threads:
             for ended in threads.map(self._run, shards):
                 tell(ended)
                 done.append(ended)

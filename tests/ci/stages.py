@@ -103,7 +103,7 @@ def _tests(
     if name == "integration":
         if arguments:  # what was selected, in one
             return [_pytest(name, name, ("tests/integration", *arguments), tracing=tracing)]
-        return _integration(jobs, tracing=tracing, reports=reports)
+        return _integration(jobs + 1, tracing=tracing, reports=reports)
     folder = "stress" if name == "stress" else f"tests/{name}"
     retried = RETRIED if name == "stress" else ()
     traced = tracing and name == "unit"
