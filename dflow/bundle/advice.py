@@ -113,8 +113,8 @@ def _of_death(dead: Process | None, bundle: Bundle, folders: Mapping[str, str]) 
         yield f"{dead.name} failed in dflow's own code; its traceback is on stderr. Report it."
     else:
         yield (
-            f"{dead.name} ended by itself ({dead.state.removeprefix('died: ')}): something called"
-            " os._exit or a library did. Look at its last words, and at stderr."
+            f"{dead.name} ended by itself ({dead.state.removeprefix('died: ')}): its code, or"
+            " a library, called sys.exit or os._exit. Look at its last words, and at stderr."
         )
 
 
