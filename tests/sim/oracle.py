@@ -69,7 +69,8 @@ class _Run:
         yield from _in_sequence(edge, sender, receiver, entries)
         if edge.keys and not receiver.limit and not planned.local:
             yield from _of_one_replica(edge, entries)
-        if sender.ordered and (planned.tagged or sender.replicas == receiver.replicas == 1):
+        alone = sender.replicas == receiver.replicas == 1 and not receiver.limit
+        if sender.ordered and (planned.tagged or alone):  # with a limit keys pass each other
             yield from _in_order(edge.id, self.case, sender, entries)
         if planned.local:
             for entry in entries:
