@@ -17,7 +17,7 @@ from dflow.report import RunReport
 if TYPE_CHECKING:
     from dflow.broker.participants import Participants
 
-__all__ = ["USER_CODE", "Cause", "blame", "close_books", "exit_code", "exit_text"]
+__all__ = ["USER_CODE", "Cause", "blame", "close_books", "exit_code", "exit_text", "some"]
 
 USER_CODE = frozenset({"on_start", "on_tick", "on_end", "on_stop", "handler", "source", "node"})
 """`Failed.where` when it was the user's own code that raised."""
@@ -93,7 +93,7 @@ def blame(report: RunReport, cause: Cause, flying: Mapping[str, int]) -> RunRepo
         left = {edge.id: edge.abandoned for edge in report.edges if edge.abandoned}
         parts.append(f"abandoned by edge: {_counts(left)}" if left else "nothing abandoned")
     if cause.busy:
-        parts.append(f"still busy: {_some(cause.busy)}")
+        parts.append(f"still busy: {some(cause.busy)}")
     text = "; ".join(parts)
     if cause.why:
         text += f"\nwho waited for whom:\n{cause.why}"
@@ -101,12 +101,13 @@ def blame(report: RunReport, cause: Cause, flying: Mapping[str, int]) -> RunRepo
 
 
 def _counts(by_edge: Mapping[str, int]) -> str:
-    return _some([f"{edge} {count:,}" for edge, count in by_edge.items()])
+    return some([f"{edge} {count:,}" for edge, count in by_edge.items()])
 
 
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_MOST_NAMED])
-    more = len(names) - _MOST_NAMED
+def some(names: Sequence[str], most: int = _MOST_NAMED) -> str:
+    """Return ``names`` in one line; beyond ``most`` of them, how many more there are."""
+    shown = ", ".join(names[:most])
+    more = len(names) - most
     return f"{shown} and {more} more" if more > 0 else shown
 
 

@@ -25,7 +25,7 @@ from dflow.broker.events import (
     Unreachable,
     WorkerExited,
 )
-from dflow.broker.outcome import exit_text
+from dflow.broker.outcome import exit_text, some
 from dflow.wire import control as c
 
 __all__ = ["event_words", "todo_words"]
@@ -87,16 +87,11 @@ def todo_words(todo: Sequence[Instruction], name: Name) -> str:
             case KillWorker(worker):
                 words.append(f"have {worker} killed")
             case Probe(silent):
-                words.append(f"look at {_some([str(worker) for worker, _ in silent])} from outside")
+                named = some([str(worker) for worker, _ in silent], _MOST_NAMED)
+                words.append(f"look at {named} from outside")
             case Keep():
                 words.append("write the bundle")
             case Hand(_, key):
                 words.append(f"hand {name(key)} a bundle")
-    words += [f"tell {_some(who)}: {what}" for what, who in told.items()]
+    words += [f"tell {some(who, _MOST_NAMED)}: {what}" for what, who in told.items()]
     return "; ".join(words)
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - _MOST_NAMED
-    shown = ", ".join(names[:_MOST_NAMED])
-    return f"{shown} and {more} more" if more > 0 else shown

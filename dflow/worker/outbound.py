@@ -81,9 +81,8 @@ class Outbound(Outputs):
 
     __slots__ = (
         "_asked", "_asking", "_clock", "_codec", "_connect", "_doubts", "_edge_of", "_epoch",
-        "_inbound", "_kept",
-        "_labels", "_local", "_on_violation", "_poller", "_token", "_unwelcomed",
-        "full", "hungry", "links",
+        "_inbound", "_kept", "_labels", "_local", "_on_violation", "_poller", "_token",
+        "_unwelcomed", "full", "hungry", "links",
     )  # fmt: skip
 
     def __init__(

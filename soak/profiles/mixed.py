@@ -43,14 +43,18 @@ def copies(number: int) -> int:
     return 100 if number % 1000 == 999 else 1
 
 
-class Traffic(Node):
-    """A source of messages of up to 200 bytes, with bursts."""
+class Offered(Node):
+    """What sources of traffic share: chance, and a factor of the rate."""
 
     out = Output(dict)
 
     def __init__(self, seed: int, load: float) -> None:
         self.seed = seed
         self.load = load
+
+
+class Traffic(Offered):
+    """A source of messages of up to 200 bytes, with bursts."""
 
     def produce(self, ctx: Context) -> Iterator[Message]:
         """Yield until the run drains."""
@@ -68,14 +72,8 @@ class Traffic(Node):
         sent.note(ctx)
 
 
-class Pictures(Node):
+class Pictures(Offered):
     """A source of a few messages of a megabyte, each with other content."""
-
-    out = Output(dict)
-
-    def __init__(self, seed: int, load: float) -> None:
-        self.seed = seed
-        self.load = load
 
     def produce(self, ctx: Context) -> Iterator[Message]:
         """Yield until the run drains."""

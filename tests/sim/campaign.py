@@ -7,10 +7,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass, replace
 from functools import partial
-from typing import Any
 
 from dflow.errors import GraphError
-from dflow.testing import Cut, Drop, Duplicate, Kill, Stall
 from dflow.testing.minimal import relevant, simplest
 from tests.sim.draw import draw
 from tests.sim.shrink import simpler
@@ -22,8 +20,6 @@ __all__ = ["Verdict", "explain", "judge", "judge_all"]
 CHUNK = 10
 TRIES = 3
 """Seeds with which a simpler case is tried: another graph has another order of events."""
-
-_FAULTS: dict[str, Any] = {kind.__name__: kind for kind in (Cut, Drop, Duplicate, Kill, Stall)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +103,6 @@ def _with_named_faults(trial: Trial) -> Case | None:
     """Return the case with the faults that came true, by name, in the place of the drawn ones."""
     if trial.simulation is None:
         return None
-    told = [event.detail for event in trial.simulation.trace.events if event.what == "fault"]
-    exactly = []
-    for text in told:
-        fault = eval(text, dict(_FAULTS))  # the repr of one of these
-        exactly.append([type(fault).__name__, *astuple(fault)])
+    exactly = [[type(fault).__name__, *astuple(fault)] for fault in trial.simulation.drawn]
     kept = {key: trial.case.faults[key] for key in ("delay_s",) if key in trial.case.faults}
     return replace(trial.case, faults={**kept, "exactly": exactly}) if exactly else None

@@ -6,7 +6,6 @@ odd combination of options.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -285,8 +284,3 @@ class _Draw:
         if self.chance(0.1):
             found["drain_timeout_s"] = self.one_of(0.0, 0.01, 2.0)
         return found
-
-
-def seeds_from(base: int, count: int) -> Sequence[int]:
-    """Return the seeds of a campaign: numbers next to each other have unrelated cases anyway."""
-    return range(base, base + count)
